@@ -1,0 +1,172 @@
+"""Checks of arguments with uniform messages, and the broadcasting of controls against audio.
+
+Shapes and types are always checked.  Values of tensors are checked inside `debug()` only: reading one would
+synchronise the device and break a compiled graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from dasp._spec import PROCESSORS, Control
+
+_debugging = False
+
+
+@contextmanager
+def debug() -> Iterator[None]:
+    """Checks values too: audio must be finite and controls inside their domain, else `ValueError`.
+
+    Example:
+        >>> with dasp.debug():
+        ...     y = F.gain(torch.zeros(1, 8), 44100, 6.0)
+    """
+    global _debugging
+    before, _debugging = _debugging, True
+    try:
+        yield
+    finally:
+        _debugging = before
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as it is printed in messages."""
+    return str(tuple(shape))
+
+
+def check_sample_rate(name: str, sample_rate: float) -> None:
+    """Raises unless the sample rate is a positive, finite number."""
+    if isinstance(sample_rate, (bool, Tensor)) or not isinstance(sample_rate, (int, float)):
+        raise TypeError(f"{name}: sample_rate is a {type(sample_rate).__name__}, expected a number in Hz")
+    if not 0 < sample_rate < math.inf:
+        raise ValueError(f"{name}: sample_rate is {sample_rate}, expected a finite number above 0")
+
+
+def check_audio(name: str, x: Tensor, channels: Sequence[int] = (), argument: str = "x") -> None:
+    """Raises unless x is floating-point audio `(*batch, channels, samples)`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: {argument} is a {type(x).__name__}, expected a torch.Tensor")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name}: {argument} has type {x.dtype}, expected a floating-point type: convert it with {argument}.float()"
+        )
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name}: {argument} has shape {shape_text(x.shape)}, expected (*batch, channels, samples): "
+            f"add a channel dimension with {argument}[None]"
+        )
+    if x.shape[-2] == 0:
+        raise ValueError(f"{name}: {argument} has shape {shape_text(x.shape)}, expected at least one channel")
+    if channels and x.shape[-2] not in channels:
+        wanted = " or ".join(str(count) for count in channels)
+        raise ValueError(f"{name}: {argument} has shape {shape_text(x.shape)}, expected {wanted} channel(s)")
+    if _debugging and not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{name}: {argument} has NaN or infinite samples")
+
+
+def broadcasts(shape: Sequence[int], onto: Sequence[int]) -> bool:
+    """Whether each dimension of a shape is 1 or that of another shape with as many dimensions."""
+    # Two comparisons: torch 2.13 traces `in (1, size)` wrongly where the size is symbolic and has become known.
+    return all(have == 1 or have == want for have, want in zip(shape, onto, strict=True))
+
+
+def check_choice(name: str, argument: str, value: str, choices: Sequence[str]) -> None:
+    """Raises unless a static option has one of its values."""
+    if value not in choices:
+        raise ValueError(f"{name}: {argument} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def working(x: Tensor) -> Tensor:
+    """Audio in the type that processors compute in: half types in float32, others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def check_call(name: str, x: Tensor, sample_rate: float) -> Tensor:
+    """Checks audio and sample rate of a declared processor; returns the audio in its working type."""
+    check_audio(name, x, PROCESSORS[name].channels)
+    check_sample_rate(name, sample_rate)
+    return working(x)
+
+
+def control(
+    name: str,
+    argument: str,
+    value: Control,
+    x: Tensor,
+    size: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Brings a control of a declared processor to the dimensions of x.
+
+    With n batch dimensions of x, a value of up to n dimensions is one setting per item, with n + 1 its last dimension is
+    channels, with n + 2 its last two are channels and samples.  Values per band come last, after these.
+
+    Args:
+        name: The processor, for messages and the declaration.
+        argument: The control.
+        value: A number or tensor.
+        x: Audio in its working type.
+        size: Number of bands of a control that has them.
+        dtype: Type of the result; that of x if None.
+
+    Returns:
+        `(*batch, channels, samples)` with 1 where it does not vary, and bands last if it has them.
+
+    Raises:
+        TypeError: If the value is complex or no number.
+        ValueError: If its shape does not match x, or it varies with time in a processor that does not take automation.
+    """
+    spec = PROCESSORS[name]
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device=x.device)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: {argument} is {value!r}, expected a number or a tensor") from error
+    if tensor.is_complex():
+        raise TypeError(f"{name}: {argument} has type {tensor.dtype}, expected real numbers")
+    tensor = tensor.to(dtype or x.dtype)
+    if _debugging:
+        _check_domain(name, argument, tensor)
+    if size is not None and tensor.ndim == 0:
+        tensor = tensor.expand(size)
+    bands = () if size is None else (size,)
+    shape = tensor.shape[: tensor.ndim - len(bands)]
+    if tensor.shape[len(shape) :] != bands:
+        raise ValueError(_mismatch(name, argument, tensor, x, size))
+    n = x.ndim - 2
+    extra = len(shape) - n
+    if extra > 2 or (extra == 2 and not spec.automation):
+        raise ValueError(_mismatch(name, argument, tensor, x, size))
+    full = (*shape, 1, 1) if extra <= 0 else (*shape, 1) if extra == 1 else tuple(shape)
+    targets = x.shape[x.ndim - len(full) :]
+    if not broadcasts(full, targets):
+        raise ValueError(_mismatch(name, argument, tensor, x, size))
+    return tensor.reshape(*full, *bands)
+
+
+def _mismatch(name: str, argument: str, tensor: Tensor, x: Tensor, size: int | None) -> str:
+    batch, bands = tuple(x.shape[:-2]), () if size is None else (size,)
+    shapes = [bands, (*batch, *bands), (*batch, x.shape[-2], *bands)]
+    automated = tensor.ndim - len(bands) == x.ndim
+    if PROCESSORS[name].automation:
+        shapes.append((*x.shape, *bands))
+    elif automated:
+        return (
+            f"{name}: {argument} has shape {shape_text(tensor.shape)}; "
+            f"a value for every sample (automation) is not supported by this processor"
+        )
+    unique = list(dict.fromkeys(shape_text(shape) for shape in shapes))
+    return (
+        f"{name}: {argument} has shape {shape_text(tensor.shape)}, expected {' or '.join(unique)} "
+        f"to match x of shape {shape_text(x.shape)}"
+    )
+
+
+def _check_domain(name: str, argument: str, tensor: Tensor) -> None:
+    low, high = PROCESSORS[name].controls[argument].domain
+    if not bool(((tensor >= low) & (tensor <= high)).all()):
+        raise ValueError(f"{name}: {argument} has values outside [{low:g}, {high:g}] or NaN")

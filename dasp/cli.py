@@ -1,0 +1,340 @@
+"""The `dasp` command: fit a console to a reference mix, render settings, report the installation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+import dasp
+from dasp import io
+from dasp.mixing import settings as settings_format
+from dasp.mixing.console import DifferentiableMixingConsole, Values
+from dasp.mixing.demo import Demo
+from dasp.mixing.demo import make as make_demo
+from dasp.mixing.fit import FitResult, Progress, fit
+from dasp.mixing.picture import draw
+
+_OUTPUTS = ("mix.wav", "settings.json", "fit.png")
+_DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
+_DEFAULT_DEMO_OUTPUT = "dasp-demo"
+_INTERRUPTED = 130
+# The demo's tracks are short and dry, and a fit of them must be worth waiting for.
+_STEPS, _DEMO_STEPS = 150, 120
+
+
+class CommandError(Exception):
+    """Something the user can put right; the text is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        print("dasp: interrupted, nothing written", file=sys.stderr)
+        return _INTERRUPTED
+    except (CommandError, ValueError, TypeError, OSError, MemoryError) as error:
+        if parsed.debug:
+            raise
+        print(f"dasp: {_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dasp", description="Differentiable audio signal processing for PyTorch.")
+    parser.add_argument("--version", action="version", version=f"dasp {dasp.__version__}")
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    found = commands.add_parser(
+        "fit",
+        help="find the console settings that reproduce a mix",
+        description="Finds the settings of a mixing console with which STEMS become the reference mix, and writes "
+        "mix.wav, settings.json and fit.png.",
+    )
+    found.add_argument("stems", nargs="*", metavar="STEMS", help="a folder of audio files, or the files")
+    found.add_argument("--reference", metavar="FILE", help="the mix to reproduce")
+    found.add_argument("--output", metavar="FOLDER", help="where to write; made if it does not exist")
+    found.add_argument("--demo", action="store_true", help="fit a synthetic multitrack mixed with hidden settings")
+    found.add_argument("--steps", type=_count, metavar="N", help=f"steps of gradient descent (default {_STEPS})")
+    found.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of excerpts (default 0)")
+    found.set_defaults(run=_fit)
+
+    rendered = commands.add_parser(
+        "render",
+        help="mix stems with settings that a fit has written",
+        description="Mixes STEMS with the settings of a settings.json.",
+    )
+    rendered.add_argument("settings", metavar="SETTINGS", help="a settings.json")
+    rendered.add_argument("stems", nargs="+", metavar="STEMS", help="a folder of audio files, or the files")
+    rendered.add_argument("--output", required=True, metavar="FILE", help="the mix to write; its suffix is the format")
+    rendered.set_defaults(run=_render)
+
+    for command in (found, rendered):
+        command.add_argument("--force", action="store_true", help="replace files that exist")
+        command.add_argument("--quiet", action="store_true", help="print errors only")
+        command.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+
+    info = commands.add_parser("info", help="versions and kernels, for bug reports")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _info(_: argparse.Namespace) -> int:
+    for name, value in dasp.info().items():
+        print(f"{name:16} {value}")
+    return 0
+
+
+# ---- fit
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    say = _speaker(arguments.quiet)
+    if arguments.demo:
+        return _fit_demo(arguments, say)
+    missing = [name for name in ("stems", "reference", "output") if not getattr(arguments, name)]
+    if missing:
+        names = {"stems": "STEMS", "reference": "--reference FILE", "output": "--output FOLDER"}
+        print(f"dasp fit: {', '.join(names[m] for m in missing)} missing; see dasp fit --help", file=sys.stderr)
+        return 2
+    output = Path(arguments.output)
+    _check_outputs(output, _OUTPUTS, arguments.force)
+    stems = io.load_tracks(io.find_stems(arguments.stems), notify=say)
+    reference = _load_reference(arguments.reference, stems, say)
+    sounding = [bool(track.any()) for track in stems.tracks]
+    if not any(sounding):
+        raise CommandError("every stem is silent: there is nothing to mix")
+    for name, sounds in zip(stems.names, sounding, strict=True):
+        if not sounds:
+            say(f"{name}: is silent, its settings mean nothing")
+    if not bool(reference.any()):
+        raise CommandError(f"{arguments.reference}: is silent, expected a mix")
+    console = DifferentiableMixingConsole(stems.sample_rate)
+    length = reference.shape[-1]
+    result = _run_fit(console, [track[..., :length] for track in stems.tracks], reference, arguments, _STEPS)
+    _write(output, arguments.force, console, result, stems.tracks, stems.names)
+    say(_outcome(result, output))
+    return _INTERRUPTED if result.interrupted else 0
+
+
+def _load_reference(path: str, stems: io.Tracks, say: Callable[[str], None]) -> Tensor:
+    """The reference in stereo, at the rate of the stems, no longer than they are."""
+    audio = io.load(path, say)
+    samples, rate = audio.samples, stems.sample_rate
+    if samples.shape[0] > 2:
+        raise CommandError(f"{path}: has {samples.shape[0]} channels, expected a stereo mix")
+    if samples.shape[0] == 1:
+        say(f"{path}: is mono, taken as both channels")
+        samples = samples.expand(2, -1)
+    if audio.sample_rate != rate:
+        say(f"{path}: resampled from {audio.sample_rate} to {rate} Hz, the rate of the stems")
+        samples = io.resample(samples, audio.sample_rate, rate)
+    end = stems.tracks[0].shape[-1]
+    if samples.shape[-1] != end:
+        have, want = samples.shape[-1] / rate, end / rate
+        what = "its end has no counterpart" if have > want else "the fit ends with it"
+        say(f"{path}: lasts {have:.2f} s, the stems {want:.2f} s: {what}")
+    return samples[..., :end].contiguous()
+
+
+def _run_fit(
+    console: DifferentiableMixingConsole,
+    tracks: Sequence[Tensor],
+    reference: Tensor,
+    arguments: argparse.Namespace,
+    default_steps: int,
+) -> FitResult:
+    steps = default_steps if arguments.steps is None else arguments.steps
+    with _progress(steps, arguments.quiet) as on_step:
+        return fit(console, tracks, reference, steps=steps, seed=arguments.seed, on_step=on_step)
+
+
+def _write(
+    output: Path,
+    force: bool,
+    console: DifferentiableMixingConsole,
+    result: FitResult,
+    tracks: Sequence[Tensor],
+    names: Sequence[str],
+) -> None:
+    """Writes what a fit found; the mix is rendered from the settings as they read back."""
+    output.mkdir(parents=True, exist_ok=True)
+    values = console.denormalize(result.controls)
+    text = settings_format.to_json(settings_format.describe(console, values, names))
+    mix = _mix(settings_format.parse(text), dict(zip(names, tracks, strict=True)))
+    with io.atomic(output / "fit.png", force) as temporary:
+        draw(temporary, console, values, names, result.losses)
+    with io.atomic(output / "settings.json", force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    io.save(output / "mix.wav", mix, int(console.sample_rate), force=force)
+
+
+def _mix(settings: settings_format.Settings, tracks: dict[str, Tensor]) -> Tensor:
+    console, values, names = settings_format.interpret(settings)
+    with torch.no_grad():
+        return console.mix([tracks[name] for name in names], values)
+
+
+def _outcome(result: FitResult, output: Path) -> str:
+    start, end = f"{result.start_loss:.2f} dB", f"{result.end_loss:.2f} dB"
+    how = f"interrupted after {len(result.losses)} steps" if result.interrupted else f"{len(result.losses)} steps"
+    return f"spectral distance {start} at the start, {end} after the fit ({how}); written to {output}"
+
+
+def _check_outputs(output: Path, names: Sequence[str], force: bool) -> None:
+    """Refuses before the work and not after it."""
+    if output.exists() and not output.is_dir():
+        raise CommandError(f"{output}: is a file, expected a folder to write to")
+    existing = [name for name in names if (output / name).exists()]
+    if existing and not force:
+        raise CommandError(f"{output / existing[0]}: exists already, use --force to replace it")
+
+
+# ---- fit --demo
+
+
+def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
+    if arguments.stems or arguments.reference:
+        print("dasp fit: --demo takes neither STEMS nor --reference; see dasp fit --help", file=sys.stderr)
+        return 2
+    output = Path(arguments.output or _DEFAULT_DEMO_OUTPUT)
+    _check_outputs(output, (*_OUTPUTS, *_DEMO_OUTPUTS), arguments.force)
+    demo = make_demo(seed=arguments.seed)
+    names, tracks = demo.song.names, list(demo.song.tracks)
+    result = _run_fit(demo.console, tracks, demo.reference, arguments, _DEMO_STEPS)
+    _write(output, arguments.force, demo.console, result, tracks, names)
+    rate = int(demo.console.sample_rate)
+    for name, track in zip(names, tracks, strict=True):
+        (output / "stems").mkdir(exist_ok=True)
+        io.save(output / "stems" / f"{name}.wav", track, rate, force=True)
+    io.save(output / "reference.wav", demo.reference, rate, force=arguments.force)
+    with io.atomic(output / "hidden_settings.json", arguments.force) as temporary:
+        hidden = settings_format.describe(demo.console, demo.values, names)
+        temporary.write_text(settings_format.to_json(hidden), encoding="utf-8")
+    if not arguments.quiet:
+        _print_found(demo, demo.console.denormalize(result.controls))
+    say(_outcome(result, output))
+    return _INTERRUPTED if result.interrupted else 0
+
+
+def _print_found(demo: Demo, found: Values) -> None:
+    """True and found settings of each track side by side."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = (
+        ("fader dB", "gain", "gain_db", ".1f"),
+        ("pan", "stereo_panner", "pan", ".2f"),
+        ("send dB", "send", "reverb_db", ".1f"),
+        ("threshold dB", "compressor", "threshold_db", ".1f"),
+        ("ratio", "compressor", "ratio", ".1f"),
+    )
+    table = Table(title="true and found settings")
+    table.add_column("track")
+    for title, *_ in columns:
+        table.add_column(title, justify="right")
+    for position, name in enumerate(demo.song.names):
+        cells = []
+        for _, stage, control, form in columns:
+            pair = (values["track"][stage][control][position].item() for values in (demo.values, found))
+            cells.append("  ".join(format(value, form) for value in pair))
+        table.add_row(name, *cells)
+    printer = Console(width=max(100, Console().width))
+    printer.print(table)
+    for title, stage, control, form in columns[:2]:
+        error = (found["track"][stage][control] - demo.values["track"][stage][control]).abs().mean().item()
+        print(f"mean error of {title}: {error:{form}}")
+
+
+# ---- render
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    say = _speaker(arguments.quiet)
+    output = Path(arguments.output)
+    if output.exists() and not arguments.force:
+        raise CommandError(f"{output}: exists already, use --force to replace it")
+    settings = settings_format.read(arguments.settings)
+    console, _, names = settings_format.interpret(settings)
+    stems = dict(io.find_stems(arguments.stems))
+    unknown, missing = [n for n in stems if n not in names], [n for n in names if n not in stems]
+    if missing:
+        raise CommandError(f"{arguments.settings}: no stem for track {missing[0]!r}, found {', '.join(stems)}")
+    for name in unknown:
+        say(f"{stems[name]}: has no track in {arguments.settings}, left out")
+    loaded = io.load_tracks([(name, stems[name]) for name in names], int(console.sample_rate), notify=say)
+    mix = _mix(settings, dict(zip(loaded.names, loaded.tracks, strict=True)))
+    io.save(output, mix, loaded.sample_rate, force=arguments.force, notify=say)
+    say(f"written to {output}")
+    return 0
+
+
+# ---- talking
+
+
+def _speaker(quiet: bool) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr)
+
+    return say
+
+
+@contextmanager
+def _progress(steps: int, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Shows a live bar on a terminal, and now and then a line elsewhere."""
+    if quiet or steps == 0:
+        yield None
+        return
+    if not sys.stderr.isatty():
+
+        def line(progress: Progress) -> None:
+            if progress.step % max(1, steps // 10) == 0:
+                print(f"step {progress.step} of {steps}: {progress.loss:.2f} dB", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns: tuple[Any, ...] = (
+        TextColumn("fitting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]:.2f} dB"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("fit", total=steps, loss=float("nan"))
+        yield lambda progress: bar.update(task, completed=progress.step, loss=progress.loss)

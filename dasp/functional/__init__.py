@@ -1,0 +1,52 @@
+"""Pure, batched, differentiable audio processors.
+
+Every processor takes `(x, sample_rate, *controls)` with audio `(*batch, channels, samples)`; a control is a number or a
+tensor, one setting per item or per channel.  Nothing is changed in place and nothing is remembered between calls.
+"""
+
+from __future__ import annotations
+
+from dasp.functional.distortion import distortion
+from dasp.functional.dynamics import compressor, expander
+from dasp.functional.equalizer import parametric_eq
+from dasp.functional.filters import (
+    allpass,
+    bandpass,
+    biquad,
+    high_shelf,
+    highpass,
+    low_shelf,
+    lowpass,
+    notch,
+    peaking,
+    sosfilt,
+    sosfreqz,
+)
+from dasp.functional.level import gain, polarity, stereo_bus
+from dasp.functional.reverb import convolution_reverb, noise_shaped_reverb
+from dasp.functional.stereo import stereo_panner, stereo_widener
+
+__all__ = [
+    "allpass",
+    "bandpass",
+    "biquad",
+    "compressor",
+    "convolution_reverb",
+    "distortion",
+    "expander",
+    "gain",
+    "high_shelf",
+    "highpass",
+    "low_shelf",
+    "lowpass",
+    "noise_shaped_reverb",
+    "notch",
+    "parametric_eq",
+    "peaking",
+    "polarity",
+    "sosfilt",
+    "sosfreqz",
+    "stereo_bus",
+    "stereo_panner",
+    "stereo_widener",
+]

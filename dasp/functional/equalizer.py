@@ -1,0 +1,67 @@
+"""Equalisers: cascades of filters with one set of controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from dasp._checks import check_call, check_choice, control
+from dasp._spec import Control, Param, processor
+from dasp.functional.filters import KINDS, design, filter_cascade
+
+_SIX_BANDS = ("low_shelf", "peaking", "peaking", "peaking", "peaking", "high_shelf")
+
+
+@processor(linear=True)
+def parametric_eq(
+    x: Tensor,
+    sample_rate: float,
+    frequency_hz: Annotated[
+        Control, Param("Hz", 20, 20000, "log", "Frequency of each band.", size="kinds", domain=(0, math.inf))
+    ] = (80.0, 200.0, 600.0, 2000.0, 5000.0, 10000.0),
+    gain_db: Annotated[Control, Param("dB", -24, 24, meaning="Gain of each band.", size="kinds")] = 0.0,
+    q: Annotated[
+        Control, Param("", 0.1, 10, "log", "Quality factor of each band.", size="kinds", domain=(0, math.inf))
+    ] = math.sqrt(0.5),
+    kinds: Sequence[str] = _SIX_BANDS,
+) -> Tensor:
+    """Parametric equaliser: a cascade of Audio EQ Cookbook filters in one pass, exact and recursive.
+
+    H(z) is the product of the bands' responses; see `biquad` for each kind.  Bands without a gain, such as
+    "highpass", ignore their gain_db.
+
+    Args:
+        x: Audio `(*batch, channels, samples)`.
+        sample_rate: Sample rate in Hz.
+        kinds: The kind of each band, from `KINDS`; any number of bands.
+
+    Returns:
+        Audio as x.
+
+    Raises:
+        TypeError: If x is not floating-point audio.
+        ValueError: If a kind is unknown or there is none, or a control does not have one value per band, does not match
+            x or changes with time.
+
+    Domain:
+        frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
+
+    Example:
+        >>> F.parametric_eq(torch.zeros(2, 64), 44100, gain_db=[3.0, 0.0, -2.0, 0.0, 0.0, 1.5]).shape
+        torch.Size([2, 64])
+    """
+    audio = check_call("parametric_eq", x, sample_rate)
+    if not kinds:
+        raise ValueError("parametric_eq: kinds is empty, expected at least one band")
+    for kind in kinds:
+        check_choice("parametric_eq", "kinds", kind, KINDS)
+    f, g, quality = (
+        control("parametric_eq", name, value, audio, size=len(kinds), dtype=torch.float64)
+        for name, value in (("frequency_hz", frequency_hz), ("gain_db", gain_db), ("q", q))
+    )
+    f, g, quality = (v.squeeze(-2) for v in torch.broadcast_tensors(f, g, quality))
+    return filter_cascade(audio, design(tuple(kinds), sample_rate, f, g, quality))[0].to(x.dtype)

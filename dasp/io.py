@@ -1,0 +1,434 @@
+"""Audio files: reading, resampling, writing without half-written results, and folders of stems."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import secrets
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.signal
+import soundfile
+import torch
+from torch import Tensor
+
+from dasp._checks import check_audio, check_sample_rate, shape_text
+
+__all__ = [
+    "Audio",
+    "AudioFileError",
+    "OutputExistsError",
+    "Tracks",
+    "atomic",
+    "find_stems",
+    "load",
+    "load_tracks",
+    "resample",
+    "save",
+]
+
+Notify = Callable[[str], None]
+
+# The stubs of scipy do not know that the window may be a filter.
+_resample_poly: Callable[..., np.ndarray] = scipy.signal.resample_poly
+
+# What libsndfile reads well; its parsers of rarer formats have had memory errors.
+_READABLE = frozenset({"WAV", "WAVEX", "W64", "RF64", "FLAC", "AIFF", "OGG", "MP3"})
+_SUFFIXES = {
+    ".wav": "WAV",
+    ".wave": "WAV",
+    ".w64": "W64",
+    ".rf64": "RF64",
+    ".flac": "FLAC",
+    ".aif": "AIFF",
+    ".aiff": "AIFF",
+    ".ogg": "OGG",
+    ".oga": "OGG",
+    ".opus": "OGG",
+    ".mp3": "MP3",
+}
+_DEFAULT_SUBTYPES = {"FLAC": "PCM_24", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
+_MAX_CHANNELS = 64
+_MAX_SAMPLE_RATE = 384_000
+_MAX_NAME = 120
+
+
+class AudioFileError(ValueError):
+    """An audio file cannot be used; the text is one line that names the file and says why."""
+
+
+class OutputExistsError(FileExistsError):
+    """An output file exists already and was not to be replaced; the text names it."""
+
+
+class Audio(NamedTuple):
+    """What a file holds: samples (channels, samples) in float32, and the sample rate in Hz."""
+
+    samples: Tensor
+    sample_rate: int
+
+
+class Tracks(NamedTuple):
+    """Stems of one length and sample rate: each (channels, samples) with one or two channels."""
+
+    names: list[str]
+    tracks: list[Tensor]
+    sample_rate: int
+
+
+def _ignore(notice: str) -> None:
+    """What is notified if nobody listens."""
+
+
+def _shown(path: Path) -> str:
+    """The path as one printable line."""
+    return "".join(c if c.isprintable() else "?" for c in str(path))
+
+
+def load(path: str | os.PathLike[str], notify: Notify = _ignore) -> Audio:
+    """Reads a WAV, W64, RF64, FLAC, AIFF, OGG (Vorbis, Opus) or MP3 file.
+
+    Args:
+        path: The file. Its content decides the format, not its suffix.
+        notify: Is told when the file is shorter than its header says.
+
+    Returns:
+        Samples (channels, samples) as float32, full scale at 1, and the sample rate in Hz.
+
+    Raises:
+        AudioFileError: If the file is missing, no regular file, not readable, of another format or damaged; if it has
+            no samples, more than 64 channels, a sample rate above 384 kHz, or samples that are NaN or infinite.
+    """
+    path = Path(path)
+    shown = _shown(path)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise AudioFileError(f"{shown}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}")
+        present, declared = path.stat().st_size, _declared_bytes(path)
+        # The absolute path, since libsndfile takes "-" for the standard input.
+        with soundfile.SoundFile(os.path.abspath(path)) as file:
+            _check_header(shown, file)
+            frames, sample_rate = file.frames, file.samplerate
+            samples = _read_frames(file)
+    except AudioFileError:
+        raise
+    except FileNotFoundError as error:
+        raise AudioFileError(f"{shown}: does not exist") from error
+    except soundfile.LibsndfileError as error:
+        raise AudioFileError(f"{shown}: not a readable audio file ({_reason(error)})") from error
+    except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise AudioFileError(f"{shown}: cannot be read ({reason})") from error
+    _check_samples(shown, samples, sample_rate)
+    if declared > present or len(samples) < frames:
+        notify(f"{shown}: is truncated, read the {len(samples) / sample_rate:.2f} s that are there")
+    return Audio(torch.from_numpy(np.ascontiguousarray(samples.T)), sample_rate)
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return str(error.error_string).removeprefix("Error :").strip().rstrip(".")
+
+
+def _check_header(shown: str, file: soundfile.SoundFile) -> None:
+    if file.format not in _READABLE:
+        raise AudioFileError(f"{shown}: is a {file.format} file, expected WAV, W64, RF64, FLAC, AIFF, OGG or MP3")
+    if file.channels > _MAX_CHANNELS:
+        raise AudioFileError(f"{shown}: has {file.channels} channels, expected at most {_MAX_CHANNELS}")
+    if file.samplerate > _MAX_SAMPLE_RATE:
+        raise AudioFileError(f"{shown}: has a sample rate of {file.samplerate} Hz, expected at most {_MAX_SAMPLE_RATE}")
+
+
+def _read_frames(file: soundfile.SoundFile, block: int = 2**20) -> np.ndarray:
+    """All there are, (frames, channels): by blocks, so that a header that promises too much reserves no memory."""
+    blocks = [file.read(block, dtype="float32", always_2d=True)]
+    while len(blocks[-1]) == block:
+        blocks.append(file.read(block, dtype="float32", always_2d=True))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _declared_bytes(path: Path) -> int:
+    """Length of the file as its RIFF, RF64, W64 or AIFF header has it; 0 if it has none or leaves it open."""
+    with path.open("rb") as raw:
+        head = raw.read(32).ljust(32, b"\0")
+    if head[:4] in (b"RIFF", b"RIFX", b"FORM"):
+        size = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
+        # Programs that write to a pipe leave 0 or the largest number here.
+        return 0 if size in (0, 2**32 - 1) else size + 8
+    if head[:4] == b"RF64" and head[12:16] == b"ds64":
+        return int.from_bytes(head[20:28], "little") + 8
+    if head[:4] == b"riff":
+        return int.from_bytes(head[16:24], "little")
+    return 0
+
+
+def _check_samples(shown: str, samples: np.ndarray, sample_rate: int) -> None:
+    if samples.shape[0] == 0:
+        raise AudioFileError(f"{shown}: has no samples")
+    finite = np.isfinite(samples)
+    if not finite.all():
+        frame, channel = np.unravel_index(int(finite.argmin()), finite.shape)
+        kind = "NaN" if np.isnan(samples[frame, channel]) else "infinite"
+        raise AudioFileError(
+            f"{shown}: sample {frame} ({frame / sample_rate:.3f} s) of channel {channel + 1} is {kind}, "
+            f"as are {(~finite).sum() - 1} others, expected finite numbers"
+        )
+
+
+@lru_cache(maxsize=8)
+def _resampling_filter(largest: int) -> np.ndarray:
+    """Low-pass at 1/largest of Nyquist: 120 dB down there, flat up to 92 % of it (20.3 kHz of 22.05)."""
+    width = 0.08
+    taps, beta = scipy.signal.kaiserord(125.0, width / largest)
+    return np.asarray(scipy.signal.firwin(taps | 1, (1 - width / 2) / largest, window=("kaiser", beta)))
+
+
+def resample(x: Tensor, sample_rate: int, target: int) -> Tensor:
+    """Changes the sample rate by a polyphase filter with a Kaiser window, in float64.
+
+    Args:
+        x: Audio (*batch, channels, samples), without gradient.
+        sample_rate: Sample rate of x in Hz, a whole number.
+        target: Sample rate of the result in Hz, a whole number.
+
+    Returns:
+        Audio (*batch, channels, ceil(samples * target / sample_rate)), with errors and images 110 dB down and no delay;
+        x itself if the rates are equal. What lies above 92 % of the lower Nyquist frequency fades.
+
+    Raises:
+        TypeError: If x is not floating-point audio or a rate is not a whole number.
+        ValueError: If the shape is not that of audio or a rate is not positive.
+    """
+    check_audio("resample", x)
+    for rate in (sample_rate, target):
+        check_sample_rate("resample", rate)
+        if rate != int(rate):
+            raise TypeError(f"resample: a sample rate is {rate}, expected a whole number of Hz")
+    if sample_rate == target or x.numel() == 0:
+        shape = (*x.shape[:-1], math.ceil(Fraction(x.shape[-1] * int(target), int(sample_rate))))
+        return x if sample_rate == target else x.new_zeros(shape)
+    ratio = Fraction(int(target), int(sample_rate))
+    taps = _resampling_filter(max(ratio.numerator, ratio.denominator))
+    samples = x.cpu().double().numpy()
+    return torch.from_numpy(_resample_poly(samples, ratio.numerator, ratio.denominator, axis=-1, window=taps)).to(x)
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
+    """Gives a temporary path in the same folder and moves it to `path` when the block ends without an exception.
+
+    After any exception, KeyboardInterrupt too, the temporary file is gone and `path` is as it was.
+
+    Args:
+        path: The output. A symbolic link is written through.
+        force: Replace an output that exists.
+
+    Yields:
+        Path of an empty file with the suffix of the output, to be written.
+
+    Raises:
+        OutputExistsError: If the output exists and force is not set, or it is no regular file.
+        OSError: If the folder cannot be written; its text names the output.
+
+    Example:
+        >>> with atomic("report.json", force=True) as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("{}")
+    """
+    target = Path(os.path.realpath(path))
+    _check_output(path, target, force)
+    temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(8)}{target.suffix[:16]}")
+    try:
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+    try:
+        yield temporary
+        _check_output(path, target, force)
+        temporary.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _check_output(path: str | os.PathLike[str], target: Path, force: bool) -> None:
+    shown = _shown(Path(path))
+    if target.exists() and not target.is_file():
+        raise OutputExistsError(f"{shown}: exists and is not a regular file")
+    if target.exists() and not force:
+        raise OutputExistsError(f"{shown}: exists already, use force to replace it")
+
+
+def save(
+    path: str | os.PathLike[str],
+    x: Tensor,
+    sample_rate: int,
+    subtype: str | None = None,
+    force: bool = False,
+    notify: Notify = _ignore,
+) -> None:
+    """Writes an audio file, whole or not at all.
+
+    Args:
+        path: The file; its suffix is the format: .wav, .w64, .rf64, .flac, .aiff, .ogg, .opus or .mp3.
+        x: Audio (channels, samples).
+        sample_rate: In Hz, a whole number.
+        subtype: Name of the sample format in libsndfile, such as "PCM_16"; by default "FLOAT" where the format has it,
+            "PCM_24" in FLAC, and the codec's own elsewhere.
+        force: Replace a file that exists.
+        notify: Is told when samples beyond full scale were clipped, which integer formats do.
+
+    Raises:
+        TypeError: If x is not floating-point audio.
+        ValueError: If x is not (channels, samples) or not finite, or the suffix, the subtype or the sample rate does
+            not go with the format.
+        OutputExistsError: If the file exists and force is not set.
+        OSError: If it cannot be written.
+    """
+    path = Path(path)
+    shown = _shown(path)
+    check_audio("save", x)
+    check_sample_rate("save", sample_rate)
+    if x.ndim != 2:
+        raise ValueError(f"save: x has shape {shape_text(x.shape)}, expected (channels, samples)")
+    kind = _SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{shown}: has no suffix of an audio format, expected one of {', '.join(sorted(_SUFFIXES))}")
+    subtype = subtype or ("OPUS" if path.suffix.lower() == ".opus" else _DEFAULT_SUBTYPES.get(kind, "FLOAT"))
+    if not soundfile.check_format(kind, subtype):
+        choices = ", ".join(soundfile.available_subtypes(kind))
+        raise ValueError(f"{shown}: subtype is {subtype!r}, expected one of {choices}")
+    samples = x.detach().cpu().double().numpy().T
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{shown}: not written, the audio has NaN or infinite samples")
+    with atomic(path, force) as temporary:
+        _write(shown, temporary, samples, int(sample_rate), kind, subtype)
+    clipped = int((np.abs(samples) > 1).sum()) if subtype.startswith("PCM") else 0
+    if clipped:
+        peak_db = 20 * math.log10(float(np.abs(samples).max()))
+        notify(f"{shown}: {clipped} of {samples.size} samples clipped, the peak was {peak_db:+.1f} dBFS")
+
+
+def _write(shown: str, path: Path, samples: np.ndarray, sample_rate: int, kind: str, subtype: str) -> None:
+    try:
+        file = soundfile.SoundFile(path, "w", sample_rate, samples.shape[1], subtype, format=kind)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{shown}: cannot be written as {kind} {subtype} ({_reason(error)})") from error
+    try:
+        with file:
+            # By blocks: libsndfile 1.2 keeps all that it is given at once on the stack when it encodes Vorbis.
+            for start in range(0, len(samples), 65536):
+                file.write(samples[start : start + 65536])
+    except (soundfile.LibsndfileError, AssertionError) as error:
+        raise OSError(f"{shown}: cannot be written ({str(error) or 'is the disk full?'})") from error
+
+
+def find_stems(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[tuple[str, Path]]:
+    """Lists the audio files to mix, with the names of their tracks.
+
+    Args:
+        paths: A folder, a file, or several. Of a folder, the audio files directly in it are taken, by suffix, sorted
+            with numbers in order of value and without hidden files. Files that are named are taken as they are.
+
+    Returns:
+        Pairs of a name and a path, in the order of the arguments, each file once. The name is that of the file without
+        suffix, in one line of at most 120 printable characters; equal names (in small letters) are numbered.
+
+    Raises:
+        AudioFileError: If a path does not exist, a folder cannot be read, or no audio file is found.
+    """
+    places = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
+    files = [file for place in places for file in _audio_files(place)]
+    if not files:
+        shown = ", ".join(map(_shown, places)) or "(no path)"
+        raise AudioFileError(f"{shown}: no audio files, expected some with {', '.join(sorted(_SUFFIXES))}")
+    unique: dict[str, Path] = {}
+    for file in files:
+        unique.setdefault(os.path.realpath(file), file)
+    stems = list(unique.values())
+    return list(zip(_track_names(stems), stems, strict=True))
+
+
+def _audio_files(place: Path) -> list[Path]:
+    try:
+        if not place.is_dir():
+            if not place.exists():
+                raise AudioFileError(f"{_shown(place)}: does not exist")
+            return [place]
+        found = [file for file in place.iterdir() if not file.name.startswith(".") and file.is_file()]
+    except OSError as error:
+        raise AudioFileError(f"{_shown(place)}: cannot be read ({error.strerror})") from error
+    return sorted((file for file in found if file.suffix.lower() in _SUFFIXES), key=_by_number)
+
+
+def _by_number(file: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"([0-9]+)", file.name.casefold())
+    # Text and numbers alternate, so that only like is compared with like.
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
+
+
+def _track_names(files: Sequence[Path]) -> list[str]:
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        text = unicodedata.normalize("NFC", file.stem)
+        base = "".join(c if c.isprintable() else "_" for c in text).strip()[:_MAX_NAME] or "track"
+        name, number = base, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{base} {number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def load_tracks(
+    stems: Iterable[tuple[str, str | os.PathLike[str]]],
+    sample_rate: int | None = None,
+    length: int | None = None,
+    notify: Notify = _ignore,
+) -> Tracks:
+    """Reads stems and brings them to one sample rate and length.
+
+    Args:
+        stems: Names and paths, as `find_stems` gives them.
+        sample_rate: Sample rate in Hz to bring them to; by default the one that most of them have.
+        length: Samples, at that rate, to cut or pad with zeros at the end; by default the longest stem's.
+        notify: Is told of each stem that is resampled, cut or padded, and of files shorter than their headers say.
+
+    Returns:
+        Names, tracks (channels, samples) of one or two channels each, and the sample rate.
+
+    Raises:
+        AudioFileError: If there is no stem, one cannot be read, or one has more than two channels.
+    """
+    pairs = [(name, Path(path)) for name, path in stems]
+    if not pairs:
+        raise AudioFileError("no stems to load")
+    audio = [load(path, notify) for _, path in pairs]
+    for (_, path), (samples, _) in zip(pairs, audio, strict=True):
+        if samples.shape[0] > 2:
+            raise AudioFileError(f"{_shown(path)}: has {samples.shape[0]} channels, expected a mono or stereo stem")
+    rate = sample_rate or Counter(item.sample_rate for item in audio).most_common(1)[0][0]
+    tracks = []
+    for (_, path), item in zip(pairs, audio, strict=True):
+        if item.sample_rate != rate:
+            notify(f"{_shown(path)}: resampled from {item.sample_rate} to {rate} Hz")
+        tracks.append(resample(item.samples, item.sample_rate, rate))
+    end = max(track.shape[-1] for track in tracks) if length is None else length
+    for i, (_, path) in enumerate(pairs):
+        have = tracks[i].shape[-1]
+        if have != end:
+            change = "padded" if have < end else "cut"
+            notify(f"{_shown(path)}: {change} from {have / rate:.2f} to {end / rate:.2f} s")
+            tracks[i] = torch.nn.functional.pad(tracks[i], (0, end - have))
+    return Tracks([name for name, _ in pairs], tracks, rate)

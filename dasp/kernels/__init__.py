@@ -1,0 +1,22 @@
+"""The per-sample loops, and the only place that knows devices.
+
+Each operator takes `(rows, samples)` and has a compiled CPU kernel, a reference, gradients of any order, forward mode,
+vmap and a fake kernel, all registered in one place.
+"""
+
+from __future__ import annotations
+
+from dasp.kernels._ballistics import ballistics
+from dasp.kernels._library import library
+from dasp.kernels._noise import band_noise
+from dasp.kernels._recurrence import recurrence
+from dasp.kernels._sosfilt import sosfilt
+
+__all__ = ["ballistics", "band_noise", "describe", "recurrence", "sosfilt"]
+
+
+def describe() -> dict[str, str]:
+    """What the kernels run on: `cpu_kernels` is "compiled" or the reason why not, `instruction_set` the one in use."""
+    if library.reason:
+        return {"cpu_kernels": f"fallback: {library.reason}", "instruction_set": "-"}
+    return {"cpu_kernels": "compiled", "instruction_set": library.instruction_set}

@@ -1,0 +1,101 @@
+"""`ballistics(g, attack, release, zi) -> (y, zf)`: the branching one-pole of dynamics processors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dasp.kernels import reference
+from dasp.kernels._library import library
+from dasp.kernels._recurrence import delayed, recurrence
+from dasp.kernels._registration import Operator, Tensors, register
+
+
+def _forward(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
+    g, attack, release, zi = (tensor.contiguous() for tensor in (g, attack, release, zi))
+    if g.numel() == 0:
+        return g.clone(), zi.clone()
+    if not library.available():
+        return reference.ballistics(g, attack, release, zi)
+    y, zf = torch.empty_like(g), torch.empty_like(zi)
+    pointers = [g, attack, release, zi, y, zf, None, None, None, None, None, None]
+    library.call("ballistics", pointers, list(g.shape))
+    return y, zf
+
+
+def _fake(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
+    return (
+        torch.empty_like(g, memory_format=torch.contiguous_format),
+        torch.empty_like(zi, memory_format=torch.contiguous_format),
+    )
+
+
+def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+    g, attack, release, zi = (tensor.contiguous() for tensor in inputs)
+    gy, gzf = (tensor.contiguous() for tensor in grads)
+    if g.numel() == 0:
+        return torch.zeros_like(g), torch.zeros_like(attack), torch.zeros_like(release), gzf.clone()
+    if not library.available():
+        return _vjp((g, attack, release, zi), outputs, (gy, gzf))
+    gg = torch.empty_like(g)
+    gattack, grelease, gzi = (torch.empty_like(zi) for _ in range(3))
+    pointers = [g, attack, release, zi, None, None, gy, gzf, gg, gattack, grelease, gzi]
+    library.call("ballistics_backward", pointers, list(g.shape))
+    return gg, gattack, grelease, gzi
+
+
+def _vjp(inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
+    """With the branches known, the adjoint is a linear recurrence backwards in time."""
+    g, attack, release, zi = inputs
+    y, _ = outputs
+    gy, gzf = grads
+    if g.shape[-1] == 0:
+        return torch.zeros_like(g), torch.zeros_like(attack), torch.zeros_like(release), gzf.clone()
+    previous = delayed(y, zi)
+    falling = g < previous
+    a = _pole(falling, attack, release, g)
+    shifted = torch.cat([a[:, 1:], torch.ones_like(a[:, :1])], -1)
+    total = recurrence(shifted.flip(-1), gy.flip(-1), gzf)[0].flip(-1)
+    share = total * (previous - g)
+    zero = torch.zeros_like(share)
+    gattack = torch.where(falling, share, zero).sum(-1).to(attack.dtype)
+    grelease = torch.where(falling, zero, share).sum(-1).to(release.dtype)
+    return (1 - a) * total, gattack, grelease, (a[:, 0] * total[:, 0]).to(zi.dtype)
+
+
+def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
+    """With the branches known: dy[n] = a dy[n-1] + (1 - a) dg[n] + da (y[n-1] - g[n])."""
+    g, attack, release, zi = inputs
+    dg, dattack, drelease, dzi = tangents
+    previous = delayed(outputs[0], zi)
+    falling = g < previous
+    a = _pole(falling, attack, release, g)
+    da = _pole(falling, dattack, drelease, g)
+    return recurrence(a, (1 - a) * dg + da * (previous - g), dzi)
+
+
+def _pole(falling: Tensor, attack: Tensor, release: Tensor, like: Tensor) -> Tensor:
+    return torch.where(falling, attack.to(like.dtype).unsqueeze(-1), release.to(like.dtype).unsqueeze(-1))
+
+
+_call = register(
+    Operator("ballistics", ("g", "attack", "release", "zi"), ("y", "zf"), _forward, _fake, _backward, _vjp, _jvp)
+)
+
+
+def ballistics(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """Smooths rows by y[n] = a y[n-1] + (1 - a) g[n], a = attack where g[n] < y[n-1], else release.
+
+    Args:
+        g: `(rows, samples)`, float32 or float64.
+        attack: `(rows,)` in float64, the pole while g falls below y.
+        release: `(rows,)` in float64, the pole elsewhere.
+        zi: `(rows,)` in float64, y before the first sample.
+
+    Returns:
+        y as g, and its last value in float64.
+    """
+    y, zf = _call(g, attack, release, zi)
+    return y, zf

@@ -1,0 +1,88 @@
+"""The compiled CPU library: found beside this file, opened once, checked, and called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ABI_VERSION = 1
+
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
+
+_OPERATORS = (
+    "sosfilt",
+    "sosfilt_backward",
+    "ballistics",
+    "ballistics_backward",
+    "recurrence",
+    "recurrence_backward",
+)
+
+
+class Library:
+    """The opened library, or the reason why there is none."""
+
+    def __init__(self, path: Path = PATH) -> None:
+        self.reason = ""
+        self.instruction_set = ""
+        self._handle: ctypes.CDLL | None = None
+        self._reported = False
+        if os.environ.get("DASP_DISABLE_CPU_KERNELS", "") not in ("", "0"):
+            self.reason, self._reported = "switched off by DASP_DISABLE_CPU_KERNELS", True
+        elif not path.exists():
+            self.reason = f"{path.name} was not built (no C++ compiler at installation?)"
+        else:
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        try:
+            handle = ctypes.CDLL(str(path))
+            version = int(handle.dasp_abi_version())
+            if version != ABI_VERSION:
+                self.reason = f"{path.name} has ABI version {version}, expected {ABI_VERSION}: reinstall dasp"
+                return
+            for name in _OPERATORS:
+                for dtype in ("f32", "f64"):
+                    function = getattr(handle, f"dasp_{name}_{dtype}")
+                    function.argtypes = [ctypes.c_void_p, ctypes.c_int]
+                    function.restype = ctypes.c_int
+            handle.dasp_instruction_set.restype = ctypes.c_char_p
+            self.instruction_set = handle.dasp_instruction_set().decode()
+        except (OSError, AttributeError) as error:
+            self.reason = f"{path.name} cannot be used: {error}"
+            return
+        self._handle = handle
+
+    def available(self) -> bool:
+        """Whether the compiled kernels can be called; where not, the first call says so in one warning."""
+        if self._handle is None and not self._reported:
+            self._reported = True
+            warnings.warn(
+                f"dasp: slow fallback instead of compiled kernels: {self.reason}", RuntimeWarning, stacklevel=2
+            )
+        return self._handle is not None
+
+    def call(self, name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> None:
+        """Calls `dasp_<name>_<dtype>` with one structure: the addresses of `tensors`, then `sizes` as int64.
+
+        The audio type is that of the first tensor.  All tensors are contiguous and on the CPU.
+        """
+        fields = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        arguments = (ctypes.c_int64 * (len(fields) + len(sizes)))(*fields, *sizes)
+        first = tensors[0]
+        suffix = "f64" if first is not None and first.dtype == torch.float64 else "f32"
+        # Starting threads costs tens of microseconds, which a small call does not earn back.
+        threads = torch.get_num_threads() if sizes[0] * sizes[1] >= 1 << 15 else 1
+        if getattr(self._handle, f"dasp_{name}_{suffix}")(arguments, threads):
+            raise MemoryError(f"dasp: {name} ran out of memory at {sizes[0]} rows of {sizes[1]} samples")
+
+
+library = Library()

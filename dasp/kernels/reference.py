@@ -1,0 +1,74 @@
+"""The recursions as a student would write them, in float64: the oracle of every other form.
+
+Audio is `(rows, samples)`.  All rows advance together; the loops are over time (and sections).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sosfilt(x: Tensor, sos: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """Cascade of second-order sections in transposed direct form II.
+
+    Args:
+        x: `(rows, samples)`.
+        sos: `(rows or a divisor of it, sections, 5)` as b0 b1 b2 a1 a2; consecutive rows share a filter.
+        zi: `(rows, sections, 2)`, the state before the first sample.
+
+    Returns:
+        The output and the state after the last sample.
+    """
+    sos = sos.repeat_interleave(x.shape[0] // max(sos.shape[0], 1), dim=0).double()
+    y = x.double().clone()
+    s1, s2 = zi.double().clone().unbind(-1)
+    for n in range(x.shape[-1]):
+        for k in range(sos.shape[1]):
+            b0, b1, b2, a1, a2 = sos[:, k].unbind(-1)
+            u = y[:, n]
+            v = b0 * u + s1[:, k]
+            s1[:, k] = b1 * u - a1 * v + s2[:, k]
+            s2[:, k] = b2 * u - a2 * v
+            y[:, n] = v
+    return y.to(x.dtype), torch.stack([s1, s2], dim=-1)
+
+
+def ballistics(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """Branching one-pole: y[n] = a y[n-1] + (1 - a) g[n], a = attack where g[n] < y[n-1], else release.
+
+    Args:
+        g: `(rows, samples)`.
+        attack: `(rows,)`, the pole while the signal falls.
+        release: `(rows,)`, the pole while it rises.
+        zi: `(rows,)`, y before the first sample.
+
+    Returns:
+        The smoothed signal and its last value.
+    """
+    y = torch.empty_like(g, dtype=torch.float64)
+    last = zi.double()
+    for n, value in enumerate(g.double().unbind(-1)):
+        a = torch.where(value < last, attack, release)
+        last = a * last + (1 - a) * value
+        y[:, n] = last
+    return y.to(g.dtype), last.clone()
+
+
+def recurrence(a: Tensor, x: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear recurrence of first order: y[n] = a[n] y[n-1] + x[n].
+
+    Args:
+        a: `(rows, samples)`.
+        x: `(rows, samples)`.
+        zi: `(rows,)`, y before the first sample.
+
+    Returns:
+        y and its last value.
+    """
+    y = torch.empty_like(x, dtype=torch.float64)
+    last = zi.double()
+    for n in range(x.shape[-1]):
+        last = a[:, n] * last + x[:, n]
+        y[:, n] = last
+    return y.to(x.dtype), last.clone()

@@ -1,0 +1,266 @@
+"""Finds the controls of a console with which given tracks become a given mix, by gradient descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from dasp._checks import check_audio
+from dasp._spec import PROCESSORS
+from dasp.mixing.console import DifferentiableMixingConsole, Values
+from dasp.mixing.losses import STFTReference, StereoSTFTLoss
+from dasp.modules import project
+
+# Step of gradient descent per kind of control, on the normalised scale: a fraction of a dB, of a semitone or of a
+# direction that is just audible, so that all kinds arrive at about the same time.
+STEP_SIZES = {
+    "gain.gain_db": 0.004,
+    "pan": 0.006,
+    "send": 0.012,
+    "parametric_eq.frequency_hz": 0.006,
+    "parametric_eq.gain_db": 0.012,
+    "parametric_eq.q": 0.012,
+    "threshold_db": 0.01,
+    "ratio": 0.02,
+    "attack_ms": 0.02,
+    "release_ms": 0.02,
+    "knee_db": 0.01,
+    "band_gain_db": 0.012,
+    "decay_s": 0.012,
+    "pre_delay_ms": 0.01,
+}
+_OTHER_STEP_SIZE = 0.01
+_BETAS = (0.9, 0.98)
+# Share of the step sizes that is left at the end.
+_LAST_STEP = 0.1
+_SIDE_WEIGHT = 1.0
+_START_SEND_DB = -20.0
+# What an excerpt is processed with in front of it.
+_LEAD_S = 0.7
+# Spectra of longer references are computed again for each excerpt instead of being kept.
+_CACHED_SECONDS = 60
+# Enough for one gain per track, whatever the length of the song.
+_LEAST_SQUARES_SAMPLES = 1 << 18
+# torch.quantile sorts at most 2^24 values.
+_MOST_STRETCHES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a step of a fit.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps planned.
+        loss: Loss of this step's excerpt in dB.
+    """
+
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit found.
+
+    Attributes:
+        controls: Normalised controls.
+        losses: Loss of each step's excerpt in dB.
+        start_loss: Loss of the whole at the start, with the best faders and pans alone, in dB.
+        end_loss: Loss of the whole at the end, in dB.
+        interrupted: Whether it was stopped before the last step.
+    """
+
+    controls: dict[str, Tensor]
+    losses: tuple[float, ...]
+    start_loss: float
+    end_loss: float
+    interrupted: bool
+
+
+def fit(
+    console: DifferentiableMixingConsole,
+    tracks: Sequence[Tensor],
+    reference: Tensor,
+    steps: int = 150,
+    excerpt_s: float = 4.5,
+    seed: int = 0,
+    on_step: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Finds controls with which the console makes the reference out of the tracks.
+
+    Faders and pans start at the least-squares solution; then Adam minimises a multi-resolution STFT distance of left,
+    right, sum and difference, on a random excerpt at each step.  Excerpts are processed with what comes before them, so
+    that compressors and reverberation are in their course.  A KeyboardInterrupt ends the fit with what is found so far.
+
+    Args:
+        console: The console; its locked controls stay.
+        tracks: Tracks `(1 or 2, samples)` each, all of one length.
+        reference: The mix to reproduce, `(2, samples)`.
+        steps: Steps of gradient descent.
+        excerpt_s: Length of an excerpt in seconds.
+        seed: Seed of the choice of excerpts.
+        on_step: Called after each step.
+
+    Returns:
+        The controls and how the loss came down.  The same arguments give the same result.
+
+    Raises:
+        TypeError: If tracks or reference is not floating-point audio.
+        ValueError: If their lengths differ, the reference is not stereo or is silent, or steps is less than 0.
+    """
+    _check(tracks, reference, steps)
+    samples = reference.shape[-1]
+    loss = StereoSTFTLoss(side=_SIDE_WEIGHT)
+    target = loss.reference(reference, cache=samples <= _CACHED_SECONDS * console.sample_rate)
+    start = console.normalize(starting_point(console, tracks, reference))
+    descent = _Descent(console, start)
+    length, lead = (max(round(s * console.sample_rate) // loss.grid, 4) * loss.grid for s in (excerpt_s, _LEAD_S))
+    generator = torch.Generator().manual_seed(seed)
+    losses: list[float] = []
+    interrupted = False
+    start_loss = _whole(console, tracks, start, loss, target)
+    try:
+        for step in range(1, steps + 1):
+            begin = int(torch.randint(max(1, (samples - length) // loss.grid + 1), (), generator=generator)) * loss.grid
+            before = min(lead, begin)
+            excerpt = [track[..., begin - before : begin + length] for track in tracks]
+            distance = loss(console(excerpt, descent.controls())[..., before:], target, begin)
+            losses.append(descent.step(distance, step / steps))
+            if on_step is not None:
+                on_step(Progress(step, steps, losses[-1]))
+    except KeyboardInterrupt:
+        interrupted = True
+    found = {section: u.detach() for section, u in descent.controls().items()}
+    return FitResult(found, tuple(losses), start_loss, _whole(console, tracks, found, loss, target), interrupted)
+
+
+def starting_point(console: DifferentiableMixingConsole, tracks: Sequence[Tensor], reference: Tensor) -> Values:
+    """Controls to start from: gentle compression at each track's own level, and the best faders and pans.
+
+    Only what the console has is set; the rest keeps its default.
+    """
+    values = console.denormalize(console.default_controls(len(tracks)))
+    strip = values["track"]
+    if "compressor" in strip:
+        loud = torch.stack([_loud_level_db(track, console.sample_rate) for track in tracks])
+        strip["compressor"]["threshold_db"] = _within("compressor", "threshold_db", loud - 10)
+        strip["compressor"]["ratio"] = torch.full_like(loud, 2.0)
+        strip["compressor"]["release_ms"] = torch.full_like(loud, 150.0)
+    if "compressor" in values["master"]:
+        values["master"]["compressor"]["ratio"] = torch.tensor(1.2)
+    for send in strip["send"].values():
+        send.fill_(_START_SEND_DB)
+    if "gain" in strip:
+        _set_faders(console, strip, tracks, reference)
+    return values
+
+
+def _set_faders(
+    console: DifferentiableMixingConsole,
+    strip: dict[str, dict[str, Tensor]],
+    tracks: Sequence[Tensor],
+    reference: Tensor,
+) -> None:
+    """Sets gains and, where there is a panner, pans to the non-negative least-squares solution of each channel."""
+    stride = max(1, reference.shape[-1] // _LEAST_SQUARES_SAMPLES)
+    with torch.no_grad():
+        strips = console.strips(tracks, strip)[..., ::stride].double()
+    mix = reference[..., ::stride].double()
+    weights = [scipy.optimize.nnls(strips[:, ch].T.numpy(), mix[ch].numpy())[0] for ch in (0, 1)]
+    left, right = torch.from_numpy(np.stack(weights)).clamp_min(1e-9)
+    if "stereo_panner" in strip:
+        # A strip in the centre passes at 0 dB: of the power of a panned one, each side of the centre has half.
+        level = torch.sqrt((left.square() + right.square()) / 2)
+        strip["stereo_panner"]["pan"] = (torch.atan2(right, left) * (4 / math.pi) - 1).float()
+    else:
+        level = (left + right) / 2
+    strip["gain"]["gain_db"] = _within("gain", "gain_db", strip["gain"]["gain_db"] + 20 * torch.log10(level).float())
+
+
+def _loud_level_db(track: Tensor, sample_rate: float) -> Tensor:
+    """Level of the peaks of a track: that which its loudest twentieth of 20 ms stretches exceeds."""
+    size = max(1, round(sample_rate / 50))
+    peaks = track.abs().amax(0)[: track.shape[-1] // size * size].reshape(-1, size).amax(-1)
+    return 20 * torch.log10(torch.quantile(peaks[:_MOST_STRETCHES], 0.95).clamp_min(1e-6))
+
+
+def _within(processor: str, control: str, value: Tensor) -> Tensor:
+    """A value brought a little inside the usual range of a control, where it can still move both ways."""
+    param = PROCESSORS[processor].controls[control]
+    margin = 0.02 * (param.high - param.low)
+    return value.clamp(param.low + margin, param.high - margin)
+
+
+def _check(tracks: Sequence[Tensor], reference: Tensor, steps: int) -> None:
+    check_audio("fit", reference, (2,), "reference")
+    if not tracks:
+        raise ValueError("fit: tracks is empty, expected at least one track")
+    for position, track in enumerate(tracks):
+        check_audio("fit", track, (1, 2), f"tracks[{position}]")
+        if track.shape[-1] != reference.shape[-1]:
+            raise ValueError(
+                f"fit: tracks[{position}] has {track.shape[-1]} samples, expected {reference.shape[-1]} like the reference"
+            )
+    if not bool(reference.any()):
+        raise ValueError("fit: reference is silent")
+    if steps < 0:
+        raise ValueError(f"fit: steps is {steps}, expected at least 0")
+
+
+@torch.no_grad()
+def _whole(
+    console: DifferentiableMixingConsole,
+    tracks: Sequence[Tensor],
+    controls: dict[str, Tensor],
+    loss: StereoSTFTLoss,
+    target: STFTReference,
+) -> float:
+    return float(loss(console(tracks, controls), target))
+
+
+class _Descent:
+    """Adam on normalised controls, with a step size for each, inside [0, 1]."""
+
+    def __init__(self, console: DifferentiableMixingConsole, start: dict[str, Tensor]) -> None:
+        self._rates = {section: _step_sizes(console, section) for section in start}
+        # Adam moves every variable by about its learning rate: variables in units of their step size share one.
+        self._scaled = {
+            section: (u.detach().float() / self._rates[section].clamp_min(1e-9)).requires_grad_()
+            for section, u in start.items()
+        }
+        self._start = {section: u.detach().float() for section, u in start.items()}
+        self._adam = torch.optim.Adam(self._scaled.values(), lr=1.0, betas=_BETAS)
+
+    def controls(self) -> dict[str, Tensor]:
+        """The controls, differentiable; locked ones are those of the start."""
+        return {
+            section: torch.where(rate > 0, project(self._scaled[section] * rate), self._start[section])
+            for section, rate in self._rates.items()
+        }
+
+    def step(self, loss: Tensor, done: float) -> float:
+        """One step along the gradient of the loss, smaller towards the end; returns the loss."""
+        self._adam.param_groups[0]["lr"] = _LAST_STEP + (1 - _LAST_STEP) * 0.5 * (1 + math.cos(math.pi * done))
+        self._adam.zero_grad()
+        loss.backward()
+        self._adam.step()
+        with torch.no_grad():
+            for section, scaled in self._scaled.items():
+                rate = self._rates[section].clamp_min(1e-9)
+                scaled.copy_(torch.minimum(scaled.clamp_min(0), 1 / rate))
+        return float(loss.detach())
+
+
+def _step_sizes(console: DifferentiableMixingConsole, section: str) -> Tensor:
+    """The step size of each control of a section's flat vector, 0 for locked ones."""
+    names = console.control_names(section)
+    sizes = [next((size for kind, size in STEP_SIZES.items() if kind in name), _OTHER_STEP_SIZE) for name in names]
+    return torch.tensor(sizes) * console.free(section)

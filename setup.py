@@ -1,0 +1,124 @@
+"""Builds the C++ kernel library.  Everything else about the package is declared in setup.cfg.
+
+The library has a plain C interface and is opened by ctypes: it knows neither Python nor torch, so that one file serves
+every version of both.  It is optional: where it cannot be built, dasp is installed without it and falls back.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError, CompileError
+from setuptools.modified import newer_group
+
+FOLDER = Path("dasp", "kernels", "cpu")
+SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+
+# No -march=native: instruction sets are chosen at run time.  No -ffast-math: it switches the whole process to
+# flush-to-zero when the library is opened.
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fvisibility=hidden",
+    "-fstack-protector-strong",
+    "-D_GLIBCXX_ASSERTIONS",
+    "-Wall",
+    "-Wextra",
+    "-pthread",
+]
+FLAGS_MSVC = ["/std:c++17", "/O2", "/EHsc"]
+
+LINK_FLAGS = {
+    "linux": ["-shared", "-pthread", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now"],
+    "darwin": ["-dynamiclib", "-pthread"],
+}
+
+
+class BuildKernels(build_ext):
+    """Compiles with the machine's C++ compiler and dasp's flags only, into a file without a Python tag."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.include_dirs, self.library_dirs = [], []  # Python's own
+
+    def run(self) -> None:
+        self._kept_in_place = self.inplace or self.editable_mode
+        super().run()
+
+    def build_extensions(self) -> None:
+        if self.compiler.compiler_type == "unix":
+            self._choose_compiler()
+        super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        in_place = Path(self.get_ext_filename(ext.name))
+        if self._kept_in_place and not self.force and not newer_group([*ext.sources, *ext.depends], in_place, "newer"):
+            # setuptools builds in place by way of another folder, which is a new one for each editable install.
+            self.mkpath(str(Path(self.build_lib, in_place).parent))
+            self.copy_file(str(in_place), str(Path(self.build_lib, in_place)))
+            return
+        ext.extra_compile_args = FLAGS_MSVC if self.compiler.compiler_type == "msvc" else []
+        try:
+            if self.compiler.compiler_type == "unix" and not self.compiler.compiler_so[0]:
+                raise CompileError("no C++ compiler found; set CXX to the command of one")
+            super().build_extension(ext)
+        except (BaseError, CCompilerError) as error:
+            if self._kept_in_place:
+                in_place.unlink(missing_ok=True)  # it was built from other sources
+            print(f"dasp: kernel library not built, the slower fallback will be used: {error}", file=sys.stderr)
+            raise  # for setuptools, which goes on because the extension is optional
+
+    def _choose_compiler(self) -> None:
+        """Replaces the command and flags with which Python itself was compiled."""
+        names = ("c++", "g++", "clang++")
+        command = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, names), "")]
+        # ARCHFLAGS names the processors of a macOS wheel.
+        command += shlex.split(os.environ.get("ARCHFLAGS", ""))
+        compile_command = [*command, *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+        link_flags = LINK_FLAGS.get(sys.platform, ["-shared", "-pthread"])
+        link_command = [*command, *link_flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
+        commands = dict.fromkeys(("compiler", "compiler_so", "compiler_cxx", "compiler_so_cxx"), compile_command)
+        commands |= dict.fromkeys(("linker_so", "linker_so_cxx"), link_command)
+        # The keys differ between versions of setuptools.
+        self.compiler.set_executables(**{k: v for k, v in commands.items() if k in self.compiler.executables})
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split("."))) + SUFFIX
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return []  # no PyInit function
+
+    def get_libraries(self, ext: Extension) -> list[str]:
+        return []  # no libpython
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for one platform and every Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "dasp.kernels.cpu._dasp_cpu",
+            sources=[(FOLDER / "kernels.cpp").as_posix()],
+            depends=["setup.py", *sorted(path.as_posix() for kind in ("h", "inc") for path in FOLDER.glob(f"*.{kind}"))],
+            language="c++",
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+)
