@@ -73,11 +73,11 @@ class BuildKernels(build_ext):
             if self.compiler.compiler_type == "unix" and not self.compiler.compiler_so[0]:
                 raise CompileError("no C++ compiler found; set CXX to the command of one")
             super().build_extension(ext)
-        except (BaseError, CCompilerError) as error:
+        except (BaseError, CCompilerError):
             if self._kept_in_place:
                 in_place.unlink(missing_ok=True)  # it was built from other sources
-            print(f"dasp: kernel library not built, the slower fallback will be used: {error}", file=sys.stderr)
-            raise  # for setuptools, which goes on because the extension is optional
+            print("dasp: the kernel library was not built, the slower fallback will be used", file=sys.stderr)
+            raise  # setuptools names the reason, and goes on because the extension is optional
 
     def _choose_compiler(self) -> None:
         """Replaces the command and flags with which Python itself was compiled."""
@@ -115,7 +115,10 @@ setup(
         Extension(
             "dasp.kernels.cpu._dasp_cpu",
             sources=[(FOLDER / "kernels.cpp").as_posix()],
-            depends=["setup.py", *sorted(path.as_posix() for kind in ("h", "inc") for path in FOLDER.glob(f"*.{kind}"))],
+            depends=[
+                "setup.py",
+                *sorted(path.as_posix() for kind in ("h", "inc") for path in FOLDER.glob(f"*.{kind}")),
+            ],
             language="c++",
             optional=True,
         )

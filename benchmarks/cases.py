@@ -18,6 +18,7 @@ import dasp.modules as M
 from benchmarks.oracles import ORACLES, Array, biquad, branching_one_pole, cascade, equalizer_sos, first_order
 from dasp import PROCESSORS, Spec, kernels, mixing
 
+OURS = "dasp"
 GROUPS = ("kernels", "processors", "accuracy", "console")
 
 SAMPLE_RATE = 44100.0
@@ -67,7 +68,7 @@ class Inputs:
         return {name: tensor.double().numpy() for name, tensor in self.tensors.items()}
 
 
-Ours: TypeAlias = Callable[..., Tensor]
+Ours: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Case:
         make: From the shape to inputs; several for the group "accuracy", which is about errors only.
         ours: From inputs to the function `(x, **tensors)` of dasp.
         exact: From inputs to the exact output in float64; None to compare with dasp itself in float64.
+        library: What the function is from.
+        gradients: Whether to measure them.
     """
 
     name: str
@@ -91,6 +94,8 @@ class Case:
     make: Callable[[tuple[int, ...]], Iterable[Inputs]]
     ours: Callable[[Inputs], Ours]
     exact: Callable[[Inputs], Array] | None
+    library: str = OURS
+    gradients: bool = True
 
     @property
     def samples(self) -> int:
@@ -159,19 +164,27 @@ def _impulse_response(shape: tuple[int, ...], generator: torch.Generator) -> Ten
 
 def _kernels() -> list[Case]:
     rows, one_row, short = (16, 1, 262144), (1, 1, 1048576), (1, 1, 64)
-    copy = Case("copy", "kernels", "copy", rows, _plain, lambda inputs: torch.clone, lambda inputs: inputs.exact()[0])
-    found = [copy]
+    found = [
+        Case(
+            "copy",
+            "kernels",
+            "copy",
+            rows,
+            lambda shape: [Inputs(_audio(shape, _generator("copy")), {})],
+            lambda inputs: lambda x: x.clone(),
+            lambda inputs: inputs.exact()[0],
+            library="torch",
+            gradients=False,
+        )
+    ]
     for label, shape in (("", rows), ("_one_row", one_row), ("_short", short)):
-        found += [
-            Case(f"sosfilt{label}", "kernels", "sosfilt", shape, _sosfilt_inputs, _sosfilt, _sosfilt_exact),
-            Case(f"ballistics{label}", "kernels", "ballistics", shape, _ballistics_inputs, _ballistics, _ballistics_exact),
-            Case(f"recurrence{label}", "kernels", "recurrence", shape, _recurrence_inputs, _recurrence, _recurrence_exact),
-        ]
+        for name, make, ours, exact in (
+            ("sosfilt", _sosfilt_inputs, _sosfilt, _sosfilt_exact),
+            ("ballistics", _ballistics_inputs, _ballistics, _ballistics_exact),
+            ("recurrence", _recurrence_inputs, _recurrence, _recurrence_exact),
+        ):
+            found.append(Case(name + label, "kernels", name, shape, make, ours, exact))
     return found
-
-
-def _plain(shape: tuple[int, ...]) -> Iterator[Inputs]:
-    yield Inputs(_audio(shape, _generator("copy")), {})
 
 
 def _sosfilt_inputs(shape: tuple[int, ...]) -> Iterator[Inputs]:

@@ -8,7 +8,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,34 +68,46 @@ def _duration(call: Call, number: int = 1) -> float:
     return time.perf_counter() - start
 
 
-def times(calls: Mapping[str, Call], samples: int, budget_s: float) -> dict[str, Timing]:
+def times(calls: Sequence[Call], samples: int, budget_s: float, least: int = 5) -> list[Timing]:
     """Times calls in turns, so that a slow phase of the machine meets all of them.
 
     Args:
-        calls: The calls by name.
+        calls: The calls.
         samples: Samples of the input.
-        budget_s: Time to spend on each call; at least three measurements are made, five if they take less than a second.
+        budget_s: Time to spend on each call.
+        least: Measurements to make at least, three if a call takes more than a second.
 
     Returns:
-        The timings by name.
+        Their timings.
     """
-    numbers, repeats, settle = {}, {}, {}
-    for name, call in calls.items():
-        call()
-        once = _duration(call)
-        numbers[name] = max(1, math.ceil(_SHORTEST_MEASUREMENT_S / max(once, 1e-9)))
-        settle[name] = once < _SETTLE_S
-        cost = once * (numbers[name] + settle[name])
-        repeats[name] = min(50, max(3 if once > 1 else 5, int(budget_s / cost)))
-    measured: dict[str, list[float]] = {name: [] for name in calls}
+    plans = [_plan(call, budget_s, least) for call in calls]
+    measured: list[list[float]] = [[] for _ in calls]
     with _no_collection():
-        for turn in range(max(repeats.values(), default=0)):
-            for name, call in calls.items():
-                if turn < repeats[name]:
-                    if settle[name]:
+        for turn in range(max((plan.repeats for plan in plans), default=0)):
+            for call, plan, durations in zip(calls, plans, measured, strict=True):
+                if turn < plan.repeats:
+                    if plan.settle:
                         call()
-                    measured[name].append(_duration(call, numbers[name]) / numbers[name])
-    return {name: _timing(durations, samples) for name, durations in measured.items()}
+                    durations.append(_duration(call, plan.number) / plan.number)
+    return [_timing(durations, samples) for durations in measured]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How often to measure a call, how many calls make one measurement, and whether to make one untimed before."""
+
+    repeats: int
+    number: int
+    settle: bool
+
+
+def _plan(call: Call, budget_s: float, least: int) -> _Plan:
+    call()
+    once = _duration(call)
+    number = max(1, math.ceil(_SHORTEST_MEASUREMENT_S / max(once, 1e-9)))
+    settle = once < _SETTLE_S
+    affordable = int(budget_s / (once * (number + settle)))
+    return _Plan(min(50, max(3 if once > 1 else least, affordable)), number, settle)
 
 
 def _timing(durations: list[float], samples: int) -> Timing:
@@ -127,8 +139,8 @@ def _status(field: str) -> int:
 def peak_memory(call: Call) -> int | None:
     """The most resident memory during a call, above what was resident before it, in bytes.
 
-    The call's result is part of it.  What the C library keeps of freed memory is given back to the system first, so that
-    it cannot serve the call unseen.  What a library keeps from earlier calls is not part of it.
+    The call's result is part of it.  What the C library keeps of freed memory is given back to the system first, so
+    that it cannot serve the call unseen.  What a library keeps from earlier calls is not part of it.
 
     Returns:
         The number of bytes, or None where the system does not tell: this needs Linux and the GNU C library.

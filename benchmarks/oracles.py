@@ -1,7 +1,7 @@
 """What each processor must give, in float64 and independent of `dasp`: numpy, scipy and plain loops.
 
-An oracle takes `(x, sample_rate, controls, options)` with audio `(*batch, channels, samples)` and controls `(*batch)` or
-`(*batch, bands)`, and follows the definition in the processor's docstring.
+An oracle takes `(x, sample_rate, controls, options)` with audio `(*batch, channels, samples)` and controls `(*batch)`
+or `(*batch, bands)`, and follows the definition in the processor's docstring.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def biquad(kind: str, sample_rate: float, frequency_hz: Array, gain_db: Array | 
         )
     else:
         raise ValueError(f"kind is {kind!r}, expected one of the Audio EQ Cookbook")
-    return np.stack(np.broadcast_arrays(*b, *a), -1) / a[0][..., None]
+    return np.asarray(np.stack(np.broadcast_arrays(*b, *a), -1) / a[0][..., None])
 
 
 def cascade(x: Array, sos: Array) -> Array:
     """Filters each item `(channels, samples)` by its `(sections, 6)`."""
     rows = x.reshape(-1, *x.shape[-2:])
-    filters = np.broadcast_to(sos, (*x.shape[:-2], *sos.shape[-2:])).reshape(-1, *sos.shape[-2:])
+    filters = np.array(np.broadcast_to(sos, (*x.shape[:-2], *sos.shape[-2:]))).reshape(-1, *sos.shape[-2:])
     filtered = [scipy.signal.sosfilt(item, row, axis=-1) for row, item in zip(rows, filters, strict=True)]
     return np.stack(filtered).reshape(x.shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dasp._checks import check_call, check_choice, control
 from dasp._spec import Control, Param, processor
-from dasp.kernels import ballistics
+from dasp.kernels import dynamics
 
 LINKS = ("max", "mean", "none")
 """How channels share a detector."""
@@ -18,14 +19,10 @@ LINKS = ("max", "mean", "none")
 # Natural-logarithm units per dB: levels and gains are computed as logarithms to base e, which saves a multiplication
 # per sample on both sides of the smoother.
 _NEPER = math.log(10) / 20
-# Silence is read as this amplitude, -160 dB.
-_FLOOR = 1e-8
 # Thresholds act as clamped to this range, beyond any level that 32-bit audio can hold.
 _THRESHOLD_DB = 200.0
 # A ratio beyond this moves the gain by less than a millionth of a dB, or is cut by the range of an expander.
 _EXPANDER_RATIO = 1e4
-# A knee narrower than this is a corner.
-_KNEE_DB = 1e-6
 
 Threshold = Annotated[Control, Param("dB", -60, 0, meaning="Level at which the processor sets in.")]
 Ratio = Annotated[Control, Param("", 1, 20, "log", "Change of level in dB beyond the threshold.", domain=(1, math.inf))]
@@ -41,33 +38,35 @@ def _pole(time_ms: Tensor, sample_rate: float) -> Tensor:
     return torch.where(audible, torch.exp(-1 / torch.where(audible, samples, 1.0)), 0.0)
 
 
-def _knee(over: Tensor, width: Tensor) -> Tensor:
-    """max(over, 0) with its corner rounded by a parabola over `width`, without a division by a zero width."""
-    corner = width < _KNEE_DB * _NEPER
-    width = torch.where(corner, 0.0, width)
-    inside = torch.clamp(over + width / 2, min=torch.zeros_like(width), max=width)
-    return inside * inside * (0.5 / torch.where(corner, 1.0, width)) + torch.relu(over - width / 2)
+def _run(
+    x: Tensor,
+    link: str,
+    direction: int,
+    curve: Sequence[Tensor],
+    poles: Sequence[Tensor],
+    makeup: Tensor,
+) -> Tensor:
+    """Runs the kernel on groups of channels that share a detector."""
+    *batch, channels, samples = x.shape
+    groups = (*batch, channels) if link == "none" else tuple(batch)
+    per_group = math.prod(groups), channels if link != "none" else 1
 
+    def expand(values: Sequence[Tensor]) -> Tensor:
+        # Linked controls have one channel, unlinked ones get them all.
+        wide = (value.squeeze(-1).expand(*batch, channels if link == "none" else 1) for value in values)
+        return torch.stack([value.reshape(-1) for value in wide], -1)
 
-def _level(x: Tensor, link: str) -> Tensor:
-    """Logarithm of the linked amplitude, `(*batch, channels or 1, samples)`."""
-    amplitude = x.abs()
-    if link != "none" and x.shape[-2] > 1:
-        amplitude = amplitude.amax(-2, keepdim=True) if link == "max" else amplitude.mean(-2, keepdim=True)
-    return torch.log(amplitude.clamp_min(_FLOOR))
-
-
-def _smooth(g: Tensor, falling: Tensor, rising: Tensor) -> Tensor:
-    """Runs the branching smoother on `(*batch, channels, samples)` from a start of 0 dB."""
-    rows = g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
-    down, up = (pole.expand(*g.shape[:-1], 1).reshape(-1) for pole in (falling, rising))
-    start = torch.zeros(rows.shape[0], dtype=torch.float64, device=g.device)
-    return ballistics(rows, down, up, start)[0].reshape(g.shape)
+    gains = makeup.squeeze(-1).expand(*batch, channels).reshape(per_group)
+    start = torch.zeros(per_group[0], dtype=torch.float64, device=x.device)
+    y, _ = dynamics(
+        x.reshape(*per_group, samples), expand(curve), expand(poles), gains, start, direction, link == "mean"
+    )
+    return y.reshape(x.shape)
 
 
 def _detector_control(name: str, argument: str, value: Control, x: Tensor, link: str) -> Tensor:
     """A control of the gain computer, which with linked channels has one setting for all of them."""
-    tensor = control(name, argument, value, x)
+    tensor = control(name, argument, value, x, dtype=torch.float64)
     if link != "none" and tensor.shape[-2] > 1:
         raise ValueError(f"{name}: {argument} has shape {tuple(tensor.shape)}: one value per channel needs link='none'")
     return tensor
@@ -127,11 +126,15 @@ def compressor(
             ("knee_db", knee_db),
         )
     )
-    makeup = control("compressor", "makeup_gain_db", makeup_gain_db, audio)
-    over = _level(audio, link) - threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER
-    g = (1 / slope.clamp_min(1) - 1) * _knee(over, knee * _NEPER)
-    smoothed = _smooth(g, _pole(attack.double(), sample_rate), _pole(release.double(), sample_rate))
-    return (audio * torch.exp(smoothed + makeup * _NEPER)).to(x.dtype)
+    makeup = control("compressor", "makeup_gain_db", makeup_gain_db, audio, dtype=torch.float64) * _NEPER
+    curve = (
+        threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER,
+        1 / slope.clamp_min(1) - 1,
+        knee.clamp_min(0) * _NEPER,
+        torch.full_like(threshold, math.inf),
+    )
+    poles = (_pole(attack, sample_rate), _pole(release, sample_rate))
+    return _run(audio, link, 1, curve, poles, makeup).to(x.dtype)
 
 
 @processor
@@ -186,8 +189,11 @@ def expander(
             ("range_db", range_db),
         )
     )
-    under = threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER - _level(audio, link)
-    g = (1 - slope.clamp(1, _EXPANDER_RATIO)) * _knee(under, knee * _NEPER)
-    g = torch.maximum(g, -most.clamp_min(0) * _NEPER)
-    smoothed = _smooth(g, _pole(release.double(), sample_rate), _pole(attack.double(), sample_rate))
-    return (audio * torch.exp(smoothed)).to(x.dtype)
+    curve = (
+        threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER,
+        1 - slope.clamp(1, _EXPANDER_RATIO),
+        knee.clamp_min(0) * _NEPER,
+        most.clamp_min(0) * _NEPER,
+    )
+    poles = (_pole(release, sample_rate), _pole(attack, sample_rate))
+    return _run(audio, link, -1, curve, poles, torch.zeros_like(threshold)).to(x.dtype)

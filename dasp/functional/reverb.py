@@ -81,7 +81,7 @@ def _transform_length(samples: int) -> int:
     """An even length of at least `samples` that transforms fast; under compile it may be symbolic."""
     if torch.compiler.is_compiling():
         return (samples + 4095) // 4096 * 4096
-    return 2 * scipy.fft.next_fast_len((samples + 1) // 2)
+    return 2 * int(scipy.fft.next_fast_len((samples + 1) // 2))
 
 
 def _convolve(x: Tensor, response: Tensor, delay: Tensor | None, longest_delay: int) -> Tensor:

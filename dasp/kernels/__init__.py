@@ -7,12 +7,13 @@ vmap and a fake kernel, all registered in one place.
 from __future__ import annotations
 
 from dasp.kernels._ballistics import ballistics
+from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
 from dasp.kernels._noise import band_noise
 from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
 
-__all__ = ["ballistics", "band_noise", "describe", "recurrence", "sosfilt"]
+__all__ = ["ballistics", "band_noise", "describe", "dynamics", "recurrence", "sosfilt"]
 
 
 def describe() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
@@ -22,6 +22,8 @@ _OPERATORS = (
     "sosfilt_backward",
     "ballistics",
     "ballistics_backward",
+    "dynamics",
+    "dynamics_backward",
     "recurrence",
     "recurrence_backward",
 )

@@ -66,8 +66,8 @@ class DifferentiableMixingConsole(nn.Module):
     parameters are not trained.  Controls are a dict of normalised tensors: "track" `(*batch, tracks, P)`, which ends in
     one send level per bus, and one entry `(*batch, P)` for each bus and for "master".
 
-    A centred mono track and a stereo track pass the panner of a strip at 0 dB, whatever its law.  A send is off at -60 dB,
-    towards which it fades below -50 dB.
+    A centred track passes the panner of a strip at 0 dB, whatever its law.  A send is off at -60 dB, towards which it fades
+    below -50 dB.
 
     Args:
         sample_rate: Sample rate in Hz.
@@ -216,11 +216,11 @@ class DifferentiableMixingConsole(nn.Module):
         """Mixes tracks with controls in physical units, as `denormalize` gives them; see `forward`."""
         strips = self.strips(tracks, values["track"], mask)
         total = F.stereo_bus(strips, self.sample_rate)
-        for bus, chain in self.buses.items():
+        chains = self.sections()
+        for bus in self.buses:
             send_db = values["track"]["send"][f"{bus}_db"]
-            # Tracks that no send reaches make no reverberation worth computing.
             faded = strips * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1).to(strips.dtype)[..., None, None]
-            total = total + _run(chain, F.stereo_bus(faded, self.sample_rate, send_db=send_db), values[bus])
+            total = total + _run(chains[bus], F.stereo_bus(faded, self.sample_rate, send_db=send_db), values[bus])
         return _run(self.master, total, values["master"])
 
     def strips(

@@ -39,7 +39,7 @@ _OTHER_STEP_SIZE = 0.01
 _BETAS = (0.9, 0.98)
 # Share of the step sizes that is left at the end.
 _LAST_STEP = 0.1
-_SIDE_WEIGHT = 1.0
+_SIDE_WEIGHT = 2.0
 _START_SEND_DB = -20.0
 # What an excerpt is processed with in front of it.
 _LEAD_S = 0.7
@@ -206,9 +206,8 @@ def _check(tracks: Sequence[Tensor], reference: Tensor, steps: int) -> None:
     for position, track in enumerate(tracks):
         check_audio("fit", track, (1, 2), f"tracks[{position}]")
         if track.shape[-1] != reference.shape[-1]:
-            raise ValueError(
-                f"fit: tracks[{position}] has {track.shape[-1]} samples, expected {reference.shape[-1]} like the reference"
-            )
+            have, want = track.shape[-1], reference.shape[-1]
+            raise ValueError(f"fit: tracks[{position}] has {have} samples, expected {want} like the reference")
     if not bool(reference.any()):
         raise ValueError("fit: reference is silent")
     if steps < 0:

@@ -42,7 +42,7 @@ def draw(
     rows = -(-(len(names) + 1) // 4)
     figure = Figure(figsize=(13, 2.3 * rows + 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.3 * rows, 3.4])
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[2.3 * rows, 3.4]))
     curves = top.subplots(rows, 4, sharex=True, sharey=True, squeeze=False).reshape(-1)
     frequency = np.geomspace(_LOWEST_HZ, 0.49 * console.sample_rate, _POINTS)
     for position, (axes, name) in enumerate(zip(curves, names, strict=False)):

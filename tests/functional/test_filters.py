@@ -114,7 +114,13 @@ def test_gain_at_the_default_cutoff_is_minus_3_db():
 
 @pytest.mark.parametrize(
     ("kind", "at_0", "at_centre", "at_nyquist"),
-    [("lowpass", 1, None, 0), ("highpass", 0, None, 1), ("bandpass", 0, 1, 0), ("notch", 1, 0, 1), ("allpass", 1, 1, 1)],
+    [
+        ("lowpass", 1, None, 0),
+        ("highpass", 0, None, 1),
+        ("bandpass", 0, 1, 0),
+        ("notch", 1, 0, 1),
+        ("allpass", 1, 1, 1),
+    ],
 )
 def test_passes_and_stops(kind, at_0, at_centre, at_nyquist):
     for _, sample_rate, frequency_hz, _, q in IDENTITIES:

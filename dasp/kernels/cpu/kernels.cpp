@@ -117,6 +117,24 @@ struct RecurrenceArgs {
   int64_t rows, samples;
 };
 
+struct DynamicsArgs {
+  const void* x;         // groups, channels, samples
+  const double* curve;   // groups, 4: threshold, slope, knee, range, in natural-logarithm units
+  const double* poles;   // groups, 2: while the gain falls, while it rises
+  const double* makeup;  // groups, channels, natural-logarithm units
+  const double* zi;      // groups
+  void* y;               // groups, channels, samples
+  double* zf;            // groups
+  const void* gy;        // groups, channels, samples
+  const double* gzf;     // groups
+  void* gx;              // groups, channels, samples
+  double* gcurve;        // groups, 4
+  double* gpoles;        // groups, 2
+  double* gmakeup;       // groups, channels
+  double* gzi;           // groups
+  int64_t rows, samples, channels, direction, mean;
+};
+
 }  // namespace
 
 // One source file, one copy of the loops for each instruction set.
@@ -231,10 +249,12 @@ DASP_EXPORT(sosfilt, SosfiltArgs)
 DASP_EXPORT(sosfilt_backward, SosfiltArgs)
 DASP_EXPORT(ballistics, BallisticsArgs)
 DASP_EXPORT(ballistics_backward, BallisticsArgs)
+DASP_EXPORT(dynamics, DynamicsArgs)
+DASP_EXPORT(dynamics_backward, DynamicsArgs)
 DASP_EXPORT(recurrence, RecurrenceArgs)
 DASP_EXPORT(recurrence_backward, RecurrenceArgs)
 
-DASP_API int dasp_abi_version() { return 1; }
+DASP_API int dasp_abi_version() { return 2; }
 
 DASP_API const char* dasp_instruction_set() {
   static const char* const names[] = {"baseline", "avx2", "avx512"};

@@ -1,0 +1,86 @@
+"""The command line: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_GROUPS = ("kernels", "processors", "accuracy", "console")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Speed, memory and accuracy beside others.")
+    parser.add_argument("--group", nargs="+", choices=_GROUPS, default=list(_GROUPS), help="run these groups")
+    parser.add_argument("--filter", metavar="NAME", default="", help="run the cases whose name contains NAME")
+    parser.add_argument("--quick", action="store_true", help="small inputs and few repetitions, to see that all works")
+    parser.add_argument("--no-peers", action="store_true", help="measure dasp alone")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of every library that has them")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures, machine and versions to PATH")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--list", action="store_true", help="print the cases and who takes part, and stop")
+    parsed = parser.parse_args(arguments)
+    if parsed.threads is not None and parsed.threads < 1:
+        parser.error(f"--threads is {parsed.threads}, expected at least 1")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmarks; returns the exit status."""
+    options = _arguments(arguments)
+    if options.threads is not None:
+        # Read when the libraries are imported, which is why they are not imported above.
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(options.threads)))
+
+    import torch
+
+    from benchmarks import cases, peers, report
+    from benchmarks.run import run
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    chosen = [
+        case for case in cases.cases(options.quick) if case.group in options.group and options.filter in case.name
+    ]
+    if not chosen:
+        print(f"no case has {options.filter!r} in its name; --list prints them all", file=sys.stderr)
+        return 2
+    if options.list:
+        for case in chosen:
+            libraries = ", ".join([case.library, *peers.names(case.subject)])
+            print(f"{case.group:<11}{case.name:<24}{'x'.join(map(str, case.shape)):<16}{libraries}")
+        return 0
+
+    start = time.perf_counter()
+    environment = report.environment()
+    found_peers = [] if options.no_peers else peers.load()
+    rows = []
+    for number, case in enumerate(chosen, 1):
+        print(f"[{number}/{len(chosen)}] {case.name}", file=sys.stderr, flush=True)
+        rows += run(case, found_peers, options.quick)
+    seconds = time.perf_counter() - start
+
+    found = report.verdicts(rows, options.quick)
+    print(report.table(rows), "\n")
+    for peer in found_peers:
+        print(f"{peer.name} {peer.version}: {peer.status}" if peer.status else f"{peer.name} {peer.version}")
+    keys = ("commit", "dirty", "cpu", "instruction_set", "threads", "load_average", "torch", "python")
+    print(", ".join(f"{key} {environment[key]}" for key in keys))
+    print(f"{seconds:.0f} s\n")
+    for verdict in found:
+        print(verdict.line())
+    if options.json is not None:
+        called = {name: value for name, value in vars(options).items() if name not in ("json", "check", "list")}
+        content = report.document(rows, found, found_peers, environment, {**called, "seconds": round(seconds, 1)})
+        report.write_json(options.json, content)
+    failed = any(row.library == cases.OURS and row.failed for row in rows)
+    missed = options.check and any(verdict.status == "MISS" for verdict in found)
+    return 1 if failed or missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import cases, measure, oracles, peers, report
+from benchmarks.__main__ import main
+from benchmarks.run import run
+from dasp import PROCESSORS
+
+QUICK = cases.cases(quick=True)
+PROCESSOR_CASES = [case for case in QUICK if case.group == "processors"]
+
+
+def test_every_processor_has_a_case():
+    assert {case.name for case in PROCESSOR_CASES} == set(PROCESSORS)
+
+
+def test_case_names_are_unique():
+    for quick in (False, True):
+        names = [case.name for case in cases.cases(quick)]
+        assert len(names) == len(set(names))
+
+
+def test_inputs_are_those_of_the_declarations_and_repeatable():
+    for case in PROCESSOR_CASES:
+        first, second = (next(iter(case.make(case.shape))) for _ in range(2))
+        spec = PROCESSORS[case.name]
+        assert set(first.tensors) == {*spec.controls, *spec.signals}
+        assert first.x.shape == case.shape
+        torch.testing.assert_close(first.x, second.x, rtol=0, atol=0)
+        for name, value in first.tensors.items():
+            torch.testing.assert_close(value, second.tensors[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", PROCESSOR_CASES, ids=lambda case: case.name)
+def test_processors_agree_with_their_oracles(case):
+    (inputs,) = case.make(case.shape)
+    y = case.ours(inputs)(inputs.x, **inputs.tensors).double().numpy()
+    # The sharpest definition errors (a sign, a time constant, a law) are above -60 dB; float32 rounding is below -110.
+    assert measure.errors_db(y, case.exact(inputs)).max() < -100
+
+
+@pytest.mark.parametrize("case", [case for case in QUICK if case.sweep], ids=lambda case: case.name)
+def test_filters_are_exact_over_the_whole_range(case):
+    (row,) = run(case, [], quick=True)
+    assert row.error_db <= -140
+
+
+def test_json_has_every_field(tmp_path, capsys):
+    path = tmp_path / "results" / "quick.json"
+    status = main(["--quick", "--no-peers", "--filter", "parametric_eq", "--json", str(path)])
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert "parametric_eq 2x2x8192" in printed
+    assert "not judged" in printed
+    assert list(path.parent.iterdir()) == [path]
+
+    content = json.loads(path.read_text())
+    assert set(content) == {"schema", "run", "environment", "peers", "rows", "targets"}
+    assert content["schema"] == report.SCHEMA
+    assert {"commit", "dirty", "cpu", "instruction_set", "threads", "torch", "numpy", "scipy", "dasp", "time"} <= set(
+        content["environment"]
+    )
+    timed, swept = content["rows"]
+    assert (timed["case"], timed["library"], timed["shape"]) == ("parametric_eq", "dasp", [2, 2, 8192])
+    for field in ("forward_ns_per_sample", "forward_backward_ns_per_sample"):
+        assert 0 < timed[field]["low"] <= timed[field]["median"] <= timed[field]["high"] < math.inf
+        assert timed[field]["repeats"] >= 3
+    assert timed["error_db"] < -100
+    assert swept["median_error_db"] <= swept["error_db"] < -100
+    assert [target["case"] for target in content["targets"]] == ["parametric_eq", "parametric_eq_accuracy"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write_json(path, {"error_db": math.nan})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_list_names_who_takes_part(capsys):
+    assert main(["--list", "--filter", "compressor"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split() == [
+        "processors", "compressor", "8x2x262144", "dasp,", "dasp-pytorch,", "pedalboard,", "torchcomp",
+    ]  # fmt: skip
+
+
+def test_an_unknown_name_is_an_error(capsys):
+    assert main(["--filter", "nothing like this"]) == 2
+    assert "--list" in capsys.readouterr().err
+
+
+def test_a_peer_that_is_not_installed_is_listed(monkeypatch):
+    def missing(name):
+        raise peers.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(peers.importlib.metadata, "version", missing)
+    found = peers.load()
+    assert {peer.status for peer in found} == {"not installed"}
+    assert all(peer.adapters("parametric_eq") == [] for peer in found)
+
+
+def test_a_peer_that_cannot_be_imported_says_why(monkeypatch):
+    def broken(module):
+        raise OSError("Could not load this library: /somewhere/lib/_extension.so")
+
+    monkeypatch.setattr(peers.importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(peers.importlib, "import_module", broken)
+    assert {peer.status for peer in peers.load()} == {
+        "cannot be imported: OSError: Could not load this library: _extension.so"
+    }
+
+
+def test_a_peer_that_raises_has_a_row_that_says_so():
+    class Broken:
+        name = "broken"
+
+        def adapters(self, subject):
+            return [self.adapt]
+
+        def adapt(self, inputs):
+            raise RuntimeError("no such band")
+
+    case = next(case for case in QUICK if case.name == "gain")
+    ours, theirs = run(case, [Broken()], quick=True)
+    assert ours.error_db < -100
+    assert (theirs.library, theirs.note) == ("broken", "failed: RuntimeError: no such band")
+    assert theirs.failed
+    assert "[1] failed: RuntimeError" in report.table([ours, theirs])
+
+
+def test_targets_name_cases_and_peers():
+    by_name = {case.name: case for case in cases.cases()}
+    for target in report.TARGETS:
+        assert target.case in by_name
+        assert not target.peer or target.peer in peers.names(by_name[target.case].subject)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "status"), [(1.0, 15.0, "PASS"), (1.0, 14.9, "MISS"), (None, 15.0, "not")])
+def test_a_ratio_is_judged_against_its_target(ours, theirs, status):
+    case = next(case for case in cases.cases() if case.name == "parametric_eq")
+    timings = [None if value is None else measure.Timing(value, value, value, 5) for value in (ours, theirs)]
+    rows = [
+        report.Row(case, library, forward_backward=timing)
+        for library, timing in zip(("dasp", "dasp-pytorch"), timings, strict=True)
+    ]
+    (verdict,) = report.verdicts(rows, quick=False)
+    assert verdict.status.startswith(status)
+
+
+def test_times_are_per_sample():
+    def wait():
+        measure.time.sleep(0.004)
+
+    (timing,) = measure.times([wait], samples=1000, budget_s=0.02)
+    assert timing.repeats == 5
+    assert 4000 <= timing.low <= timing.median <= timing.high
+
+
+def test_peak_memory_counts_what_a_call_allocates():
+    size = 64 << 20
+    before = measure.peak_memory(lambda: None)
+    if before is None:
+        pytest.skip("this system does not tell the peak of resident memory")
+    found = measure.peak_memory(lambda: torch.ones(size // 4) + 1)
+    # Both tensors are resident when the second has been filled; other threads may add a little.
+    assert 2 * size <= found < 2.2 * size
+
+
+def test_errors_are_relative_to_the_peak_of_each_item():
+    exact = np.array([[1.0, -2.0], [10.0, 0.0], [0.0, 0.0]])
+    errors = measure.errors_db(exact + [[0.02, 0.0], [0.0, 0.1], [0.0, 0.0]], exact)
+    np.testing.assert_allclose(errors, [-40, -40, measure.EXACT_DB])
+    assert measure.errors_db(np.array([[math.nan]]), np.array([[1.0]])) == math.inf
+    with pytest.raises(ValueError, match="shape"):
+        measure.errors_db(exact, exact[:2])
+
+
+def test_oracle_of_the_smoother_is_the_branching_one_pole():
+    g = np.array([[0.0, -1.0, -1.0, 0.0]])
+    y = oracles.branching_one_pole(g, np.array([0.5]), np.array([0.75]))
+    np.testing.assert_allclose(y, [[0.0, -0.5, -0.75, -0.5625]])
+
+
+def test_results_are_not_committed():
+    assert "benchmarks/results/" in Path(cases.__file__).parents[1].joinpath(".gitignore").read_text().splitlines()

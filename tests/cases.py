@@ -1,0 +1,139 @@
+"""The processors under test, with audio and controls for each that follow from its declaration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import dasp.functional  # noqa: F401  # declares the processors
+from dasp import PROCESSORS, Spec
+
+SAMPLE_RATE = 44100.0
+
+# Settings of options beside the defaults, where these take another path through a processor.
+_VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "compressor": [{"link": "mean"}, {"link": "none"}],
+    "distortion": [{"curve": "hard"}, {"curve": "soft_cubic"}],
+    "expander": [{"link": "mean"}, {"link": "none"}],
+    "noise_shaped_reverb": [{"seed": 3, "bands_hz": (500.0, 4000.0)}],
+    "parametric_eq": [{"kinds": ("peaking",)}, {"kinds": ("highpass", "high_shelf", "allpass", "notch", "peaking") * 2}],
+    "stereo_panner": [{"law": "linear"}, {"law": "-4.5dB"}],
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Case:
+    """A processor with settings of its options."""
+
+    spec: Spec
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        values = [str(len(v) if isinstance(v, tuple) else v) for v in self.options.values()]
+        return "-".join([self.spec.name, *values])
+
+    @property
+    def exact(self) -> bool:
+        """Whether equal means equal to the bit: an FFT groups its sums by the length it is given."""
+        return not self.spec.fft
+
+    @property
+    def num_controls(self) -> int:
+        return self.spec.num_controls(self.options)
+
+    @property
+    def channels(self) -> int:
+        """The most channels that it takes, or 2."""
+        return max(self.spec.channels, default=2)
+
+    def audio(
+        self,
+        batch: Sequence[int] = (2,),
+        samples: int = 64,
+        dtype: torch.dtype = torch.float64,
+        channels: int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """White noise, which excites all bands: loud, then 70 dB lower, then loud again, which excites all levels.
+
+        A processor of tracks gets three of them as the last dimension of the batch.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        tracks = (3,) if self.spec.tracks else ()
+        shape = (*batch, *tracks, self.channels if channels is None else channels, samples)
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        x[..., samples // 3 : 2 * samples // 3] *= 10 ** (-70 / 20)
+        return x.to(dtype)
+
+    def signals(self, x: Tensor, seed: int = 1) -> tuple[Tensor, ...]:
+        """Further audio, shaped as x."""
+        generator = torch.Generator().manual_seed(seed)
+        return tuple(
+            torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) / 8 for _ in self.spec.signals
+        )
+
+    def normalized(self, x: Tensor, seed: int = 2, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """One normalised setting per item of x, each value drawn from [low, high]."""
+        generator = torch.Generator().manual_seed(seed)
+        u = torch.rand(*x.shape[:-2], self.num_controls, generator=generator, dtype=torch.float64)
+        return (low + (high - low) * u).to(x.dtype if x.dtype == torch.float64 else torch.float32)
+
+    def controls(self, x: Tensor, seed: int = 2) -> dict[str, Tensor]:
+        """One physical setting per item of x, away from the ends of the ranges."""
+        return self.denormalize(self.normalized(x, seed, 0.2, 0.8))
+
+    def denormalize(self, u: Tensor) -> dict[str, Tensor]:
+        return self.spec.denormalize(u, SAMPLE_RATE, self.options)
+
+    def __call__(self, x: Tensor, controls: Mapping[str, Any], signals: Sequence[Tensor] | None = None) -> Tensor:
+        """Runs it with controls in physical units."""
+        given = dict(zip(self.spec.signals, self.signals(x) if signals is None else signals, strict=True))
+        return self.spec.function(x, SAMPLE_RATE, **given, **controls, **self.options)
+
+    def flat(self, x: Tensor, u: Tensor, *signals: Tensor) -> Tensor:
+        """Runs it with controls as one normalised tensor."""
+        return self(x, self.denormalize(u), signals)
+
+    def assert_same(self, got: Tensor, want: Tensor) -> None:
+        """Equal to the bit, or for an FFT to 1e-6 of the peak in float32 (eps times the growth of its rounding, the
+        square root of the logarithm of its length) and 1e-12 in float64."""
+        if self.exact:
+            assert torch.equal(got, want), f"differs by up to {float((got - want).abs().max())}"
+        else:
+            assert_close(got, want, {torch.float64: 1e-12}.get(want.dtype, 1e-6))
+
+
+def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
+    """Equal within a share of the peak of `want`."""
+    assert got.shape == want.shape
+    assert got.dtype == want.dtype
+    if want.numel():
+        error = float((got.double() - want.double()).abs().max())
+        assert error <= tolerance * float(want.double().abs().max()), f"differs by up to {error}"
+
+
+def gradients(y: Tensor, inputs: Sequence[Tensor], seed: int = 3) -> tuple[Tensor, ...]:
+    """Gradients of y weighted by noise, zeros for what y does not depend on."""
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(y.dtype)
+    return torch.autograd.grad(y, inputs, weights, allow_unused=True, materialize_grads=True)
+
+
+def leaves(*tensors: Tensor) -> list[Tensor]:
+    """Copies that require gradients."""
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
+
+
+def _parametrize(cases: Sequence[Case]) -> Callable[..., Any]:
+    return pytest.mark.parametrize("case", cases, ids=repr)
+
+
+_PROCESSORS = [Case(spec) for spec in PROCESSORS.values()]
+each_processor = _parametrize(_PROCESSORS)
+each_variant = _parametrize(
+    [*_PROCESSORS, *(Case(PROCESSORS[name], options) for name, list_ in _VARIANTS.items() for options in list_)]
+)

@@ -1,0 +1,303 @@
+"""The contract that every processor inherits: a new one is tested by its declaration, with no further code."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import math
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+import torch._dynamo.testing
+from hypothesis import given
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
+
+import dasp
+import dasp.modules
+from tests.cases import SAMPLE_RATE, Case, assert_close, each_processor, each_variant, gradients, leaves
+from tests.strategies import audio, broadcasting_control, channel_counts, normalized_controls, seeds
+
+# ---- shapes and types
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_variant
+def test_shape_dtype_and_device_are_kept(case: Case, dtype: torch.dtype) -> None:
+    for batch in ((), (2,), (2, 1, 3)):
+        for channels in case.spec.channels or (1, 2, 3):
+            x = case.audio(batch, 37, dtype, channels)
+            y = case(x, case.controls(x))
+            lead = x.shape[:-3] if case.spec.tracks else x.shape[:-2]
+            assert y.shape == (*lead, case.spec.channels_out or channels, 37)
+            assert (y.dtype, y.device) == (dtype, x.device)
+            assert y.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@each_variant
+def test_half_types_are_computed_in_float32_and_returned(case: Case, dtype: torch.dtype) -> None:
+    (x,) = leaves(case.audio((2,), 100).to(dtype))
+    (exact,) = leaves(x.float())
+    controls, signals = case.controls(x), case.signals(x)
+    y, want = case(x, controls, signals), case(exact, controls, [signal.float() for signal in signals])
+    assert y.dtype == dtype
+    assert torch.equal(y, want.to(dtype))
+    assert torch.equal(gradients(y, [x])[0], gradients(want.to(dtype), [exact])[0].to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@each_processor
+def test_the_type_of_controls_does_not_decide_that_of_the_output(case: Case, dtype: torch.dtype) -> None:
+    x = case.audio(dtype=torch.float32)
+    controls = leaves(*(value.to(dtype) for value in case.controls(x).values()))
+    y = case(x, dict(zip(case.spec.controls, controls, strict=True)))
+    assert y.dtype == torch.float32
+    assert all(grad.dtype == dtype for grad in gradients(y, controls))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@each_processor
+def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
+    (x,) = leaves(case.audio().to(dtype))
+    controls = case.controls(x)
+    want = case(x, controls)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = case(x, controls)
+    assert y.dtype == dtype
+    assert torch.equal(y, want)
+    assert torch.equal(*(gradients(out, [x])[0] for out in (y, want)))
+
+
+# ---- items, layouts, lengths
+
+
+@given(data=st.data())
+@each_variant
+def test_items_of_a_batch_are_independent(case: Case, data: st.DataObject) -> None:
+    x = data.draw(audio(case, st.tuples(st.integers(1, 5)), dtype=torch.float32))
+    u = data.draw(normalized_controls(case, x.shape[:-2], torch.float32))
+    signals = case.signals(x)
+    y = case.flat(x, u, *signals)
+    for item in range(x.shape[0]):
+        case.assert_same(y[item], case.flat(x[item], u[item], *(signal[item] for signal in signals)))
+
+
+@given(data=st.data())
+@each_variant
+def test_permuted_items_permute_the_output(case: Case, data: st.DataObject) -> None:
+    x = data.draw(audio(case, st.tuples(st.integers(2, 5)), dtype=torch.float32))
+    order = data.draw(st.permutations(range(x.shape[0])))
+    u, signals = case.normalized(x), case.signals(x)
+    y = case.flat(x[order], u[order], *(signal[order] for signal in signals))
+    case.assert_same(y, case.flat(x, u, *signals)[order])
+
+
+@each_variant
+def test_a_scalar_equals_a_filled_tensor(case: Case) -> None:
+    for dtype in (torch.float32, torch.float64):
+        x = case.audio((2, 3), dtype=dtype)
+        single = {name: value[0, 0] if not case.spec.tracks else value[0, 0, 0] for name, value in _some(case, x).items()}
+        want = case(x, single)
+        for name, value in single.items():
+            shapes = [(), x.shape[-3:-2], x.shape[:-2], (*x.shape[:-2], 1)]
+            shapes += [(*x.shape[:-2], 1, x.shape[-1])] if case.spec.automation else []
+            for shape in shapes:
+                case.assert_same(case(x, {**single, name: value.expand((*shape, *value.shape))}), want)
+            number = value.tolist()
+            case.assert_same(case(x, {**single, name: tuple(number) if value.ndim else number}), want)
+
+
+def _some(case: Case, x: Tensor) -> dict[str, Tensor]:
+    """One setting per item in float64, which a Python number is too."""
+    return case.denormalize(case.normalized(x.double(), low=0.2, high=0.8))
+
+
+@given(data=st.data())
+@each_variant
+def test_a_control_broadcasts_as_its_expanded_form(case: Case, data: st.DataObject) -> None:
+    x = data.draw(audio(case, dtype=torch.float32))
+    pairs = {name: data.draw(broadcasting_control(case, name, x)) for name in case.spec.controls}
+    y, want = (case(x, {name: pair[form] for name, pair in pairs.items()}) for form in (0, 1))
+    case.assert_same(y, want)
+
+
+def _slice(x: Tensor) -> Tensor:
+    wide = torch.full((*x.shape[:-1], x.shape[-1] + 5), torch.nan, dtype=x.dtype)
+    wide[..., 3:-2] = x
+    return wide[..., 3:-2]
+
+
+def _strided(x: Tensor) -> Tensor:
+    wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan, dtype=x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def _unaligned(x: Tensor) -> Tensor:
+    """One byte off: further than a slice, whose elements are aligned."""
+    memory = bytearray(1 + x.numel() * x.element_size())
+    view = torch.frombuffer(memory, dtype=x.dtype, offset=1).reshape(x.shape)
+    return view.copy_(x)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "samples outermost": lambda x: x.movedim(-1, 0).contiguous().movedim(0, -1),
+    "channels innermost": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "slice": _slice,
+    "every second": _strided,
+    "flipped": lambda x: x.flip(-1).contiguous().flip(-1),
+    "unaligned": _unaligned,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@each_variant
+def test_layout_in_memory_changes_nothing(case: Case, layout: str) -> None:
+    x = case.audio((2, 2), 130, torch.float32)
+    controls, signals = case.controls(x), case.signals(x)
+    results = []
+    for arranged in (lambda t: t.clone(), LAYOUTS[layout]):
+        inputs = [arranged(t).requires_grad_() for t in (x, *signals)]
+        y = case(inputs[0], controls, inputs[1:])
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+        results.append((y, *torch.autograd.grad(y, inputs, arranged(weights))))
+    for got, want in zip(*results, strict=True):
+        assert torch.equal(got, want)
+
+
+@each_variant
+def test_expanded_audio_equals_its_copy(case: Case) -> None:
+    one = case.audio((1,), 130, torch.float32)
+    (x,) = leaves(one)
+    expanded = x.expand(4, *x.shape[1:])
+    controls = case.controls(expanded)
+    y, want = case(expanded, controls), case(expanded.contiguous(), controls)
+    assert torch.equal(y, want)
+    assert torch.equal(*(gradients(out, [x])[0] for out in (y, want)))
+
+
+@each_variant
+def test_inputs_stay_as_they_are_and_are_not_in_the_output(case: Case) -> None:
+    x = case.audio(dtype=torch.float32)
+    inputs = [x, *case.signals(x), *case.controls(x).values()]
+    before, versions = [t.clone() for t in inputs], [t._version for t in inputs]
+    signals = inputs[1 : 1 + len(case.spec.signals)]
+    y = case(x, dict(zip(case.spec.controls, inputs[1 + len(signals) :], strict=True)), signals)
+    assert [t._version for t in inputs] == versions
+    assert all(torch.equal(now, then) for now, then in zip(inputs, before, strict=True))
+    assert all(y.untyped_storage().data_ptr() != t.untyped_storage().data_ptr() for t in inputs)
+
+
+@each_variant
+def test_global_random_generators_are_left_alone(case: Case) -> None:
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    x = case.audio((1,), 5000)
+    case(x, case.controls(x))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.array_equal(np.random.get_state()[1], states[2])
+
+
+@pytest.mark.parametrize("samples", [0, 1, 2, 3, 7, 61, 64, 65, 127, 257])
+@each_variant
+def test_any_number_of_samples(case: Case, samples: int) -> None:
+    """A shorter signal gives the beginning of what a longer one gives, whose later samples come later."""
+    whole = case.audio((2,), 300)
+    signals = [signal[..., :max(1, samples)] for signal in case.signals(whole)]
+    x, u = leaves(whole[..., :samples], case.normalized(whole))
+    y = case.flat(x, u, *signals)
+    want = case.flat(whole, u, *signals)
+    if case.exact:
+        assert torch.equal(y, want[..., :samples])
+    else:
+        assert float((y - want[..., :samples]).abs().sum()) <= 1e-12 * float(want.abs().max()) * max(1, samples)
+    gx, gu = gradients(y, [x, u])
+    assert gx.shape == x.shape
+    assert bool(gx.isfinite().all())
+    assert bool(gu.isfinite().all())
+
+
+@pytest.mark.parametrize("batch", [(0,), (2, 0), (0, 3)])
+@each_variant
+def test_no_items(case: Case, batch: tuple[int, ...]) -> None:
+    x, u = leaves(case.audio(batch), case.normalized(case.audio(batch)))
+    y = case.flat(x, u, *case.signals(x))
+    assert y.shape[: len(batch)] == batch
+    assert y.numel() == 0
+    gx, gu = gradients(y, [x, u])
+    assert (gx.shape, gu.shape) == (x.shape, u.shape)
+
+
+@each_variant
+def test_silence_gives_silence_and_finite_gradients(case: Case) -> None:
+    x, u = leaves(torch.zeros_like(case.audio(samples=200)), case.normalized(case.audio()))
+    y = case.flat(x, u, *case.signals(x))
+    assert not y.any()
+    assert all(bool(grad.isfinite().all()) for grad in gradients(y, [x, u]))
+
+
+# ---- bad samples and bad settings stay where they are
+
+BAD = (math.nan, math.inf, -math.inf)
+
+
+@each_variant
+def test_bad_samples_leave_other_items_alone(case: Case) -> None:
+    places = list(itertools.product(BAD, (0, 65, 129)))
+    # Every item with an odd index gets a bad sample.
+    clean = case.audio((2 * len(places),), 130, torch.float32)
+    bad = clean.clone()
+    for item, (value, sample) in enumerate(places):
+        bad[2 * item + 1, ..., -1, sample] = value
+    results = []
+    for audio_in in (clean, bad):
+        inputs = leaves(audio_in, case.normalized(clean), *case.signals(clean))
+        y = case.flat(*inputs)
+        results.append([y, *gradients(y, inputs)])
+    for got, want in zip(*results, strict=True):
+        assert torch.equal(got[::2], want[::2])
+
+
+@each_variant
+def test_a_bad_setting_leaves_other_items_alone(case: Case) -> None:
+    places = list(itertools.product(BAD, range(case.num_controls)))
+    x = case.audio((2 * len(places),), 70, torch.float32)
+    clean = case.normalized(x)
+    bad = clean.clone()
+    for item, (value, index) in enumerate(places):
+        bad[2 * item + 1, ..., index] = value
+    results = []
+    for u in (clean, bad):
+        inputs = leaves(x, u, *case.signals(x))
+        y = case.flat(*inputs)
+        results.append([y, *gradients(y, inputs)])
+    for got, want in zip(*results, strict=True):
+        case.assert_same(got[::2], want[::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_variant
+def test_later_samples_do_not_change_earlier_ones(case: Case, dtype: torch.dtype) -> None:
+    x = case.audio((2,), 200, dtype)
+    controls, signals = case.controls(x), case.signals(x)
+    want = case(x, controls, signals)
+    for start in (1, 63, 64, 65, 199):
+        for value in (*BAD, 100.0) if case.exact else (100.0,):
+            changed = x.clone()
+            changed[..., start:] = value
+            y = case(changed, controls, signals)[..., :start]
+            if case.exact:
+                assert torch.equal(y, want[..., :start])
+            else:
+                # Rounding of the FFT, relative to what goes through it.
+                eps = torch.finfo(dtype).eps
+                assert float((y - want[..., :start]).abs().max()) <= 16 * eps * 100 * float(want.abs().max())
