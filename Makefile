@@ -1,8 +1,8 @@
 # Each target does its own set-up: an environment in .venv with the versions of constraints.txt, and the C++ kernels.
 # Needed beforehand: Python >= 3.10, and a C++ compiler (without one, dasp runs on its slower fallback).
 #
-# On Linux the usual torch wheel brings several GB for CUDA.  To take the one for the CPU:
-#     make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# On Linux the usual torch wheel brings several GB for CUDA.  Where PIP_EXTRA_INDEX_URL names PyTorch's index of wheels for
+# the CPU, or PIP_FIND_LINKS a folder with one, that is taken.
 
 PYTHON ?= python3
 WORKERS ?= 2

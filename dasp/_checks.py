@@ -103,8 +103,8 @@ def control(
 ) -> Tensor:
     """Brings a control of a declared processor to the dimensions of x.
 
-    With n batch dimensions of x, a value of up to n dimensions is one setting per item, with n + 1 its last dimension is
-    channels, with n + 2 its last two are channels and samples.  Values per band come last, after these.
+    With n batch dimensions of x, a value of up to n dimensions is one setting per item, with n + 1 its last dimension
+    is channels, with n + 2 its last two are channels and samples.  Values per band come last, after these.
 
     Args:
         name: The processor, for messages and the declaration.

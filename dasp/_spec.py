@@ -1,8 +1,8 @@
 """The one declaration of a processor: its own signature, read once.
 
-A processor is a pure function `f(x, sample_rate, *controls, *options)`.  A control is an argument annotated with a `Param`;
-an argument annotated with a `Signal` is further audio that the processor needs; every other argument after `sample_rate`
-is an option, a static setting.  Everything that needs to know about controls asks the `Spec` in `PROCESSORS`.
+A processor is a pure function `f(x, sample_rate, *controls, *options)`.  A control is an argument annotated with a
+`Param`; an argument annotated with a `Signal` is further audio that the processor needs; every other argument after
+`sample_rate` is an option, a static setting.  Whatever needs to know about controls asks the `Spec` in `PROCESSORS`.
 """
 
 from __future__ import annotations

@@ -99,22 +99,24 @@ class Case:
         """Runs it with controls as one normalised tensor."""
         return self(x, self.denormalize(u), signals)
 
-    def assert_same(self, got: Tensor, want: Tensor) -> None:
-        """Equal to the bit, or for an FFT to 1e-6 of the peak in float32 (eps times the growth of its rounding, the
-        square root of the logarithm of its length) and 1e-12 in float64."""
+    def assert_same(self, got: Tensor, want: Tensor, x: Tensor) -> None:
+        """Equal to the bit, or for an FFT to 1e-6 in float32 and 1e-12 in float64 of the peak of what goes through it."""
         if self.exact:
             assert torch.equal(got, want), f"differs by up to {float((got - want).abs().max())}"
         else:
-            assert_close(got, want, {torch.float64: 1e-12}.get(want.dtype, 1e-6))
+            assert_close(got, want, 1e-12 if want.dtype == torch.float64 else 1e-6, peak(x))
 
 
-def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
-    """Equal within a share of the peak of `want`."""
+def peak(x: Tensor) -> float:
+    return float(x.detach().abs().max()) if x.numel() else 0.0
+
+
+def assert_close(got: Tensor, want: Tensor, tolerance: float, scale: float = 0.0) -> None:
+    """Equal within a share of the peak of `want`, or of `scale` where that is more."""
     assert got.shape == want.shape
     assert got.dtype == want.dtype
-    if want.numel():
-        error = float((got.double() - want.double()).abs().max())
-        assert error <= tolerance * float(want.double().abs().max()), f"differs by up to {error}"
+    error = peak(got.double() - want.double())
+    assert error <= tolerance * max(peak(want), scale), f"differs by up to {error}"
 
 
 def gradients(y: Tensor, inputs: Sequence[Tensor], seed: int = 3) -> tuple[Tensor, ...]:

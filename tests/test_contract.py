@@ -88,7 +88,7 @@ def test_items_of_a_batch_are_independent(case: Case, data: st.DataObject) -> No
     signals = case.signals(x)
     y = case.flat(x, u, *signals)
     for item in range(x.shape[0]):
-        case.assert_same(y[item], case.flat(x[item], u[item], *(signal[item] for signal in signals)))
+        case.assert_same(y[item], case.flat(x[item], u[item], *(signal[item] for signal in signals)), x)
 
 
 @given(data=st.data())
@@ -98,7 +98,7 @@ def test_permuted_items_permute_the_output(case: Case, data: st.DataObject) -> N
     order = data.draw(st.permutations(range(x.shape[0])))
     u, signals = case.normalized(x), case.signals(x)
     y = case.flat(x[order], u[order], *(signal[order] for signal in signals))
-    case.assert_same(y, case.flat(x, u, *signals)[order])
+    case.assert_same(y, case.flat(x, u, *signals)[order], x)
 
 
 @each_variant
@@ -111,9 +111,9 @@ def test_a_scalar_equals_a_filled_tensor(case: Case) -> None:
             shapes = [(), x.shape[-3:-2], x.shape[:-2], (*x.shape[:-2], 1)]
             shapes += [(*x.shape[:-2], 1, x.shape[-1])] if case.spec.automation else []
             for shape in shapes:
-                case.assert_same(case(x, {**single, name: value.expand((*shape, *value.shape))}), want)
+                case.assert_same(case(x, {**single, name: value.expand((*shape, *value.shape))}), want, x)
             number = value.tolist()
-            case.assert_same(case(x, {**single, name: tuple(number) if value.ndim else number}), want)
+            case.assert_same(case(x, {**single, name: tuple(number) if value.ndim else number}), want, x)
 
 
 def _some(case: Case, x: Tensor) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def test_a_control_broadcasts_as_its_expanded_form(case: Case, data: st.DataObje
     x = data.draw(audio(case, dtype=torch.float32))
     pairs = {name: data.draw(broadcasting_control(case, name, x)) for name in case.spec.controls}
     y, want = (case(x, {name: pair[form] for name, pair in pairs.items()}) for form in (0, 1))
-    case.assert_same(y, want)
+    case.assert_same(y, want, x)
 
 
 def _slice(x: Tensor) -> Tensor:
@@ -281,7 +281,7 @@ def test_a_bad_setting_leaves_other_items_alone(case: Case) -> None:
         y = case.flat(*inputs)
         results.append([y, *gradients(y, inputs)])
     for got, want in zip(*results, strict=True):
-        case.assert_same(got[::2], want[::2])
+        case.assert_same(got[::2], want[::2], want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

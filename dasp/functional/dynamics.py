@@ -168,8 +168,8 @@ def expander(
             has one value per channel while channels are linked.
 
     Domain:
-        threshold_db acts as clamped to [-200, 200], ratio to [1, 10000] (a gate), knee_db and range_db to [0, inf], each
-        with gradient 0 outside; a time of 0 ms or less is instantaneous.
+        threshold_db acts as clamped to [-200, 200], ratio to [1, 10000] (a gate), knee_db and range_db to [0, inf],
+        each with gradient 0 outside; a time of 0 ms or less is instantaneous.
 
     Example:
         >>> y = F.expander(torch.full((1, 44100), 1e-3), 44100, threshold_db=-40.0, ratio=2.0, release_ms=10.0)

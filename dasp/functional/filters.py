@@ -20,6 +20,7 @@ from dasp._checks import (
     working,
 )
 from dasp._spec import Control, Param, processor
+from dasp.functional.level import amplitude
 from dasp.kernels import sosfilt as sosfilt_rows
 
 KINDS = ("lowpass", "highpass", "bandpass", "notch", "allpass", "peaking", "low_shelf", "high_shelf")
@@ -84,14 +85,14 @@ def design(kinds: Sequence[str], sample_rate: float, frequency_hz: Tensor, gain_
     w = (2 * math.pi / sample_rate) * frequency_hz.clamp(_LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate)
     cos, sin = torch.cos(w), torch.sin(w)
     alpha = sin / (2 * q.clamp(_LOWEST_Q, _HIGHEST_Q))
-    amplitude = torch.pow(10.0, gain_db / 40)
+    root = amplitude(gain_db / 2)
     # 1 - cos(w) without cancellation, for low-pass filters at low frequencies.
     versine = 2 * torch.sin(w / 2).square()
     columns: list[Tensor] = [w] * len(kinds)
     for kind in dict.fromkeys(kinds):
         bands = [band for band, other in enumerate(kinds) if other == kind]
         pick = slice(bands[0], bands[-1] + 1) if len(bands) == bands[-1] + 1 - bands[0] else bands
-        terms = (term[..., pick] for term in (cos, alpha, amplitude, versine))
+        terms = (term[..., pick] for term in (cos, alpha, root, versine))
         b0, b1, b2, a0, a1, a2 = _cookbook(kind, *terms)
         designed = torch.stack([b0, b1, b2, a1, a2], -1) / a0.unsqueeze(-1)
         for band, column in zip(bands, designed.unbind(-2), strict=True):
@@ -99,24 +100,24 @@ def design(kinds: Sequence[str], sample_rate: float, frequency_hz: Tensor, gain_
     return torch.stack(columns, -2)
 
 
-def _cookbook(kind: str, cos: Tensor, alpha: Tensor, amplitude: Tensor, versine: Tensor) -> tuple[Tensor, ...]:
+def _cookbook(kind: str, cos: Tensor, alpha: Tensor, root: Tensor, versine: Tensor) -> tuple[Tensor, ...]:
     """b0 b1 b2 a0 a1 a2 of the cookbook, before division by a0."""
     if kind in ("low_shelf", "high_shelf"):
         # The high shelf is the low shelf mirrored in frequency: cos changes its sign, and so do b1 and a1.
         mirror = 1 if kind == "low_shelf" else -1
         cos = mirror * cos
-        plus, minus, slope = amplitude + 1, amplitude - 1, 2 * torch.sqrt(amplitude) * alpha
+        plus, minus, slope = root + 1, root - 1, 2 * torch.sqrt(root) * alpha
         return (
-            amplitude * (plus - minus * cos + slope),
-            mirror * 2 * amplitude * (minus - plus * cos),
-            amplitude * (plus - minus * cos - slope),
+            root * (plus - minus * cos + slope),
+            mirror * 2 * root * (minus - plus * cos),
+            root * (plus - minus * cos - slope),
             plus + minus * cos + slope,
             mirror * -2 * (minus + plus * cos),
             plus + minus * cos - slope,
         )
     if kind == "peaking":
-        numerator = (1 + alpha * amplitude, -2 * cos, 1 - alpha * amplitude)
-        return (*numerator, 1 + alpha / amplitude, -2 * cos, 1 - alpha / amplitude)
+        numerator = (1 + alpha * root, -2 * cos, 1 - alpha * root)
+        return (*numerator, 1 + alpha / root, -2 * cos, 1 - alpha / root)
     if kind == "lowpass":
         numerator = (versine / 2, versine, versine / 2)
     elif kind == "highpass":
@@ -201,8 +202,8 @@ def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[
     targets = (*batch, channels)[len(batch) + 1 - len(lead) :]
     if len(lead) > len(batch) + 1 or not broadcasts(lead, targets):
         raise ValueError(
-            f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6), {shape_text(batch)} + (sections, 6) "
-            f"or {shape_text((*batch, channels))} + (sections, 6) to match x of shape {shape_text(x.shape)}"
+            f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6) after (), {shape_text(batch)} "
+            f"or {shape_text((*batch, channels))} to match x of shape {shape_text(x.shape)}"
         )
     state_shape = (*batch, channels, sections, 2)
     if zi is not None and tuple(zi.shape) != state_shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -13,7 +14,8 @@ from dasp._spec import Control, Param, processor
 
 def amplitude(level_db: Tensor) -> Tensor:
     """dB to a factor: 10^(level_db / 20)."""
-    return torch.pow(10.0, level_db / 20)
+    # torch.pow of torch 2.13 rounds vectors and their remainders differently: items would not be independent.
+    return torch.exp(level_db * (math.log(10) / 20))
 
 
 @processor(automation=True, linear=True)

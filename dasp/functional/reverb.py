@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dasp._checks import broadcasts, check_audio, check_call, control
 from dasp._spec import PROCESSORS, Control, Param, Signal, processor
+from dasp.functional.level import amplitude
 from dasp.kernels import band_noise
 
 OCTAVES_HZ = (31.25, 62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
@@ -46,8 +47,8 @@ def _impulse_response(
     length = max(1, min(math.ceil(_longest("decay_s", decay) * sample_rate) + 1, samples))
     noise = band_noise(seed, sample_rate, bands_hz, length, decay)
     rate = _SIXTY_DB / (decay * sample_rate)
-    # A sum of exp(-2 rate n) over all n is 1 / (1 - exp(-2 rate)): at 0 dB white noise keeps its power whatever the decay.
-    level = torch.pow(10.0, band_gain / 20) * torch.sqrt(-torch.expm1(-2 * rate))
+    # The sum of exp(-2 rate n) over all n is 1 / (1 - exp(-2 rate)): at 0 dB white noise keeps its power.
+    level = amplitude(band_gain) * torch.sqrt(-torch.expm1(-2 * rate))
     time = torch.arange(length, dtype=decay.dtype, device=decay.device)
     response = torch.zeros((*decay.shape[:-1], 2, length), dtype=decay.dtype, device=decay.device)
     for band in range(decay.shape[-1]):
@@ -113,8 +114,8 @@ def noise_shaped_reverb(
 ) -> Tensor:
     """Reverberation by noise that decays in each band with its own T60.
 
-    h(t) = sum over bands of 10^(band_gain_db / 20) c 10^(-3 t / decay_s) n(t), with band-filtered noise n that depends on
-    `seed` alone, other noise in each channel, and c such that at 0 dB white noise keeps its power whatever the decay.
+    h(t) = sum over bands of 10^(band_gain_db / 20) c 10^(-3 t / decay_s) n(t), with band-filtered noise n that depends
+    on `seed` alone, other noise in each channel, and c such that at 0 dB white noise keeps its power whatever the decay.
     y = (1 - mix) x + mix h * x, delayed by pre_delay_ms.
 
     Args:

@@ -21,7 +21,7 @@ def _side_gain(toward: Tensor, law: str) -> Tensor:
         return toward
     if law == "constant_power":
         return torch.sin((math.pi / 2) * toward)
-    # sqrt(toward sin(pi/2 toward)), the geometric mean of the others, with the zero outside the root: finite slope at 0.
+    # sqrt(toward sin(pi/2 toward)), the geometric mean of the others, its zero outside the root: finite slope at 0.
     return toward * torch.sqrt((math.pi / 2) * torch.sinc(toward / 2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +26,10 @@ def _band_windows(bands_hz: tuple[float, ...], frequency_hz: npt.NDArray[np.floa
     centres = np.log2(bands_hz)
     # Lower edges of the bands as steps that rise from one centre to the next; the first band has none.
     steps = [np.ones_like(octaves)]
-    for low, high in zip(centres[:-1], centres[1:], strict=True):
+    for low, high in itertools.pairwise(centres):
         steps.append(0.5 - 0.5 * np.cos(np.pi * np.clip((octaves - low) / (high - low), 0, 1)))
     steps.append(np.zeros_like(octaves))
-    return np.stack([lower - upper for lower, upper in zip(steps[:-1], steps[1:], strict=True)])
+    return np.stack([lower - upper for lower, upper in itertools.pairwise(steps)])
 
 
 @functools.lru_cache(maxsize=8)

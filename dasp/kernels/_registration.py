@@ -1,8 +1,8 @@
 """One registration for an operator: dispatch, fake kernel, autograd, double backward, forward mode, vmap and compile.
 
-Measured on torch 2.13: an operator that has only `register_autograd` returns silent zeros under `torch.func.jvp`, and an
-`autograd.Function` with a `jvp` is refused by `torch.compile(fullgraph=True)`.  So eager calls go through a Function and
-compiled calls through the operator.  Forward mode inside a compiled function still gives zeros.
+Measured on torch 2.13: an operator that has only `register_autograd` returns silent zeros under `torch.func.jvp`, and
+an `autograd.Function` with a `jvp` is refused by `torch.compile(fullgraph=True)`.  So eager calls go through a Function
+and compiled calls through the operator.  Forward mode inside a compiled function still gives zeros.
 """
 
 from __future__ import annotations

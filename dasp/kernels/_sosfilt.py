@@ -82,7 +82,7 @@ def _vjp(inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
     g = gy
     for k in reversed(range(sos.shape[1])):
         u, v = signals[k], signals[k + 1]
-        b0, b1, b2, a1, a2 = (per_row[:, k, j : j + 1].to(x.dtype) for j in range(5))
+        b0, b1, b2 = (per_row[:, k, j : j + 1].to(x.dtype) for j in range(3))
         # Beyond the end w holds the gradient of the final state.
         end = gzf[:, k]
         state = torch.stack([-(per_row[:, k, 3:] * end).sum(-1), -per_row[:, k, 4] * end[:, 0]], -1)

@@ -43,7 +43,6 @@ def default_master(sample_rate: float) -> M.Chain:
     return M.Chain(
         M.ParametricEQ(sample_rate, kinds=_KINDS, frequency_hz=_at_most((100.0, 500.0, 2500.0, 8000.0), sample_rate)),
         M.Compressor(sample_rate, ratio=1.0),
-        M.Gain(sample_rate),
     )
 
 
@@ -66,15 +65,15 @@ class DifferentiableMixingConsole(nn.Module):
     parameters are not trained.  Controls are a dict of normalised tensors: "track" `(*batch, tracks, P)`, which ends in
     one send level per bus, and one entry `(*batch, P)` for each bus and for "master".
 
-    A centred track passes the panner of a strip at 0 dB, whatever its law.  A send is off at -60 dB, towards which it fades
-    below -50 dB.
+    A centred track passes the panner of a strip at 0 dB, whatever its law.  A send is off at -60 dB, towards which it
+    fades below -50 dB.
 
     Args:
         sample_rate: Sample rate in Hz.
         strip: Processors of a track, mono or stereo in and stereo out; by default four-band equaliser, compressor,
             fader and panner.
         buses: Processors of each effect bus by name; by default one "reverb".
-        master: Processors of the sum; by default equaliser, compressor and gain.
+        master: Processors of the sum; by default equaliser and compressor.
         locked: Names of controls (`"track.compressor.makeup_gain_db"`) that random draws and fits leave alone.
 
     Raises:

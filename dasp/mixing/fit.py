@@ -14,7 +14,7 @@ from torch import Tensor
 from dasp._checks import check_audio
 from dasp._spec import PROCESSORS
 from dasp.mixing.console import DifferentiableMixingConsole, Values
-from dasp.mixing.losses import STFTReference, StereoSTFTLoss
+from dasp.mixing.losses import StereoSTFTLoss, STFTReference
 from dasp.modules import project
 
 # Step of gradient descent per kind of control, on the normalised scale: a fraction of a dB, of a semitone or of a

@@ -238,8 +238,8 @@ class MultiResolutionSTFTLoss(nn.Module):
     + \mathrm{linear\_weight} \cdot 8.686\, \mathrm{mean}|m - \hat m| / \mathrm{mean}(\hat m)}
     {\mathrm{log\_weight} + \mathrm{linear\_weight}}$$
 
-    A gain of g dB between x and y costs about g, whatever the weights. The floor f lies `floor_db` below the loudest
-    bin of the reference, of all its channels together: bins under it can not dominate, a silent channel has a finite
+    A small gain of g dB between x and y costs about g, whatever the weights. The floor f lies `floor_db` below the
+    loudest bin of the reference, of all its channels together: bins under it can not dominate, a silent channel has a finite
     gradient, and digital silence in x and y is no distance. The first mean is a sum over all bins divided by the number
     of bins that are audible in the reference, that is above f (at least 5 % of all), so silent stretches do not dilute
     it. The frames are a quarter of their length apart, Hann windowed; the recording is padded with zeros.
@@ -262,8 +262,8 @@ class MultiResolutionSTFTLoss(nn.Module):
     Example:
         >>> loss = MultiResolutionSTFTLoss()
         >>> y = torch.randn(2, 2, 44100, generator=torch.Generator().manual_seed(0))
-        >>> round(loss(2 * y, y).item(), 1)
-        6.2
+        >>> round(loss(10 ** (1 / 20) * y, y).item(), 1)
+        1.0
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from dasp._spec import PROCESSORS, Control, Spec
 
 
 class _TracedProject(torch.autograd.Function):
-    """Clamps to [0, 1]; gradients that point back inside pass where the clamp is active, those that point out do not."""
+    """Clamps to [0, 1]; where the clamp is active, gradients that point back inside pass, and no others."""
 
     @staticmethod
     def forward(u: Tensor) -> Tensor:
@@ -63,9 +63,8 @@ def project(u: Tensor) -> Tensor:
 class Processor(nn.Module):
     """A processor with a sample rate, options and learnable controls.
 
-    Controls are parameters on the normalised scale, named `<control>_normalized`, one setting for all items; `controls()`
-    gives them in physical units.
-    Every attribute of the declaration comes from the function's signature.
+    Controls are parameters on the normalised scale, named `<control>_normalized`, one setting for all items;
+    `controls()` gives them in physical units.  All that a class knows comes from its function's declaration.
 
     Args:
         sample_rate: Sample rate in Hz.
@@ -129,7 +128,7 @@ class Processor(nn.Module):
             low, high = param.bounds(self.sample_rate)
             if not bool(((physical >= low) & (physical <= high)).all()):
                 raise ValueError(
-                    f"{type(self).__name__}: {control} is {value}, expected values from {low:g} to {high:g} {param.unit}"
+                    f"{type(self).__name__}: {control} is {value}, expected {low:g} to {high:g} {param.unit}".rstrip()
                 )
         return param.normalize(physical, self.sample_rate).to(torch.get_default_dtype()).clone()
 

@@ -138,6 +138,15 @@ def test_a_peer_that_raises_has_a_row_that_says_so():
     assert "[1] failed: RuntimeError" in report.table([ours, theirs])
 
 
+@pytest.mark.peer
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_no_installed_peer_raises(case):
+    usable = [peer for peer in peers.load() if peer.module is not None]
+    if not any(peer.adapters(case.subject) for peer in usable):
+        pytest.skip("no installed peer does this")
+    assert [row.note for row in run(case, usable, quick=True) if row.failed] == []
+
+
 def test_targets_name_cases_and_peers():
     by_name = {case.name: case for case in cases.cases()}
     for target in report.TARGETS:
@@ -172,13 +181,13 @@ def test_peak_memory_counts_what_a_call_allocates():
     if before is None:
         pytest.skip("this system does not tell the peak of resident memory")
     found = measure.peak_memory(lambda: torch.ones(size // 4) + 1)
-    # Both tensors are resident when the second has been filled; other threads may add a little.
-    assert 2 * size <= found < 2.2 * size
+    # Both tensors are resident when the second has been filled.  The system counts pages to within a few dozen.
+    assert 1.99 * size < found < 2.2 * size
 
 
 def test_errors_are_relative_to_the_peak_of_each_item():
     exact = np.array([[1.0, -2.0], [10.0, 0.0], [0.0, 0.0]])
-    errors = measure.errors_db(exact + [[0.02, 0.0], [0.0, 0.1], [0.0, 0.0]], exact)
+    errors = measure.errors_db(np.add(exact, [[0.02, 0.0], [0.0, 0.1], [0.0, 0.0]]), exact)
     np.testing.assert_allclose(errors, [-40, -40, measure.EXACT_DB])
     assert measure.errors_db(np.array([[math.nan]]), np.array([[1.0]])) == math.inf
     with pytest.raises(ValueError, match="shape"):

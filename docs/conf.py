@@ -1,0 +1,51 @@
+"""Sphinx configuration.  Build with `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+import dasp  # noqa: E402  # from this checkout
+
+project = "dasp"
+author = "dasp contributors"
+copyright = author
+version = release = dasp.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "declarations",
+]
+exclude_patterns = ["_build"]
+# In docstrings a word in backticks is code.
+default_role = "literal"
+nitpicky = True
+# Types that annotations and docstrings name and that have no page here.
+nitpick_ignore_regex = [("py:.*", r"(torch|nn|Tensor|Control|collections|inspect|typing|dasp\._).*")]
+
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Controls", "Domain"]
+napoleon_use_rtype = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 90
+python_display_short_literal_types = True
+
+html_theme = "furo"
+html_title = f"dasp {release}"
+html_static_path = ["_static"]
+html_css_files = ["dasp.css"]
+html_show_sourcelink = False
+html_show_copyright = False
+html_theme_options = {"navigation_with_keys": True}
+pygments_style = "default"
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
