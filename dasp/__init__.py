@@ -14,8 +14,8 @@ def info() -> dict[str, str]:
     """Versions and what the kernels run on, for bug reports.
 
     Example:
-        >>> dasp.info()["cpu_kernels"]
-        'compiled'
+        >>> sorted(dasp.info())
+        ['cpu_kernels', 'dasp', 'instruction_set', 'platform', 'python', 'threads', 'torch']
     """
     import platform
 

@@ -18,7 +18,7 @@ from dasp.mixing import settings as settings_format
 from dasp.mixing.console import DifferentiableMixingConsole, Values
 from dasp.mixing.demo import Demo
 from dasp.mixing.demo import make as make_demo
-from dasp.mixing.fit import FitResult, Progress, fit
+from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.picture import draw
 
 _OUTPUTS = ("mix.wav", "settings.json", "fit.png")
@@ -319,7 +319,7 @@ def _progress(steps: int, quiet: bool) -> Iterator[Callable[[Progress], None] | 
     if not sys.stderr.isatty():
 
         def line(progress: Progress) -> None:
-            if progress.step % max(1, steps // 10) == 0:
+            if progress.step == 1 or progress.step % max(1, steps // 10) == 0:
                 print(f"step {progress.step} of {steps}: {progress.loss:.2f} dB", file=sys.stderr, flush=True)
 
         yield line

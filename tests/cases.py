@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,12 +25,12 @@ _VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True, repr=False)
 class Case:
     """A processor with settings of its options."""
 
-    spec: Spec
-    options: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, spec: Spec, options: Mapping[str, Any] | None = None) -> None:
+        self.spec = spec
+        self.options = dict(options or {})
 
     def __repr__(self) -> str:
         values = [str(len(v) if isinstance(v, tuple) else v) for v in self.options.values()]
@@ -59,7 +58,7 @@ class Case:
         channels: int | None = None,
         seed: int = 0,
     ) -> Tensor:
-        """White noise, which excites all bands: loud, then 70 dB lower, then loud again, which excites all levels.
+        """White noise, which has all bands, from 0 dB down to -70 dB and up again, which has all levels.
 
         A processor of tracks gets three of them as the last dimension of the batch.
         """
@@ -67,7 +66,7 @@ class Case:
         tracks = (3,) if self.spec.tracks else ()
         shape = (*batch, *tracks, self.channels if channels is None else channels, samples)
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
-        x[..., samples // 3 : 2 * samples // 3] *= 10 ** (-70 / 20)
+        x *= 10 ** (-70 / 20 * (1 - torch.linspace(-1, 1, samples, dtype=torch.float64).abs()))
         return x.to(dtype)
 
     def signals(self, x: Tensor, seed: int = 1) -> tuple[Tensor, ...]:

@@ -76,9 +76,10 @@ def broadcasting_control(draw: st.DrawFn, case: Case, name: str, x: Tensor) -> t
 def varies_between_channels(case: Case, name: str) -> bool:
     """Whether a control may be another for each channel; where not, the error has to say which control is meant."""
     x = case.audio((2,), 8)
-    value = case.controls(x)[name].unsqueeze(x.ndim - 2)
+    controls = case.controls(x)
+    value = controls[name].unsqueeze(x.ndim - 2)
     try:
-        case(x, {name: value.expand(*x.shape[:-1], *value.shape[x.ndim - 1 :])})
+        case(x, {**controls, name: value.expand(*x.shape[:-1], *value.shape[x.ndim - 1 :])})
     except ValueError as error:
         assert str(error).startswith(f"{case.spec.name}: {name} ")
         return False

@@ -207,34 +207,29 @@ def test_global_random_generators_are_left_alone(case: Case) -> None:
     assert np.array_equal(np.random.get_state()[1], states[2])
 
 
-@pytest.mark.parametrize("samples", [0, 1, 2, 3, 7, 61, 64, 65, 127, 257])
 @each_variant
-def test_any_number_of_samples(case: Case, samples: int) -> None:
-    """A shorter signal gives the beginning of what a longer one gives, whose later samples come later."""
+def test_any_number_of_samples(case: Case) -> None:
+    """A shorter signal gives the beginning of what a longer one gives."""
     whole = case.audio((2,), 300)
-    signals = [signal[..., :max(1, samples)] for signal in case.signals(whole)]
-    x, u = leaves(whole[..., :samples], case.normalized(whole))
-    y = case.flat(x, u, *signals)
+    u, signals = case.normalized(whole), case.signals(whole)
     want = case.flat(whole, u, *signals)
-    if case.exact:
-        assert torch.equal(y, want[..., :samples])
-    else:
-        assert float((y - want[..., :samples]).abs().sum()) <= 1e-12 * float(want.abs().max()) * max(1, samples)
-    gx, gu = gradients(y, [x, u])
-    assert gx.shape == x.shape
-    assert bool(gx.isfinite().all())
-    assert bool(gu.isfinite().all())
+    for samples in (0, 1, 2, 3, 7, 61, 64, 65, 127, 257):
+        inputs = leaves(whole[..., :samples], u, *(signal[..., : max(1, samples)] for signal in signals))
+        y = case.flat(*inputs)
+        case.assert_same(y, want[..., :samples], whole)
+        for grad, value in zip(gradients(y, inputs), inputs, strict=True):
+            assert grad.shape == value.shape
+            assert bool(grad.isfinite().all())
 
 
-@pytest.mark.parametrize("batch", [(0,), (2, 0), (0, 3)])
 @each_variant
-def test_no_items(case: Case, batch: tuple[int, ...]) -> None:
-    x, u = leaves(case.audio(batch), case.normalized(case.audio(batch)))
-    y = case.flat(x, u, *case.signals(x))
-    assert y.shape[: len(batch)] == batch
-    assert y.numel() == 0
-    gx, gu = gradients(y, [x, u])
-    assert (gx.shape, gu.shape) == (x.shape, u.shape)
+def test_no_items(case: Case) -> None:
+    for batch in ((0,), (2, 0), (0, 3)):
+        x = case.audio(batch)
+        inputs = leaves(x, case.normalized(x), *case.signals(x))
+        y = case.flat(*inputs)
+        assert y.shape[: len(batch)] == batch
+        assert [grad.shape for grad in gradients(y, inputs)] == [value.shape for value in inputs]
 
 
 @each_variant
@@ -270,7 +265,7 @@ def test_bad_samples_leave_other_items_alone(case: Case) -> None:
 @each_variant
 def test_a_bad_setting_leaves_other_items_alone(case: Case) -> None:
     places = list(itertools.product(BAD, range(case.num_controls)))
-    x = case.audio((2 * len(places),), 70, torch.float32)
+    x = case.audio((2 * len(places),), 70)
     clean = case.normalized(x)
     bad = clean.clone()
     for item, (value, index) in enumerate(places):
@@ -281,7 +276,8 @@ def test_a_bad_setting_leaves_other_items_alone(case: Case) -> None:
         y = case.flat(*inputs)
         results.append([y, *gradients(y, inputs)])
     for got, want in zip(*results, strict=True):
-        case.assert_same(got[::2], want[::2], want)
+        # The whole range of a pre-delay is 4410 samples, by which its gradient amplifies the rounding of an FFT.
+        case.assert_same(got[::2], want[::2], 4410 * want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -301,3 +297,189 @@ def test_later_samples_do_not_change_earlier_ones(case: Case, dtype: torch.dtype
                 # Rounding of the FFT, relative to what goes through it.
                 eps = torch.finfo(dtype).eps
                 assert float((y - want[..., :start]).abs().max()) <= 16 * eps * 100 * float(want.abs().max())
+
+
+# ---- ranges
+
+
+@given(data=st.data())
+@each_variant
+def test_every_setting_gives_finite_output_and_gradients(case: Case, data: st.DataObject) -> None:
+    (x,) = leaves(data.draw(audio(case, st.just((1,)), st.just(100), torch.float32)))
+    (u,) = leaves(data.draw(normalized_controls(case, x.shape[:-2], torch.float32)))
+    signals = leaves(*case.signals(x))
+    y = case.flat(x, u, *signals)
+    assert bool(y.isfinite().all())
+    for grad in gradients(y, [x, u, *signals]):
+        assert bool(grad.isfinite().all())
+
+
+@each_variant
+def test_every_control_moves_the_output_and_has_a_gradient(case: Case) -> None:
+    x = case.audio((8,), 8192)
+    signals = case.signals(x)
+    u = case.normalized(x, low=0.25, high=0.75)
+    names = case.spec.names(case.options)
+    if "kinds" in case.options:
+        # Only bands with a gain listen to it.
+        plain = {band for band, kind in enumerate(case.options["kinds"]) if kind != "peaking" and "shelf" not in kind}
+        names = [name for name in names if not (name.startswith("gain_db") and int(name[8:-1]) in plain)]
+    for name in names:
+        index = case.spec.names(case.options).index(name)
+        ends = []
+        for end in (0.0, 1.0):
+            moved = u.clone()
+            moved[..., index] = end
+            ends.append(case.flat(x, moved, *signals))
+        change = (ends[0] - ends[1]).abs().amax((-1, -2))
+        assert bool((change > 1e-6 * ends[0].abs().amax((-1, -2))).all()), f"{name} does not move the output"
+        (point,) = leaves(u)
+        slope = gradients(case.flat(x, point, *signals), [point])[0][..., index]
+        assert bool((slope != 0).any()), f"{name} has no gradient"
+
+
+@each_processor
+def test_the_module_at_its_defaults_equals_the_function_at_its_defaults(case: Case) -> None:
+    x = case.audio(samples=500)
+    signals = dict(zip(case.spec.signals, case.signals(x), strict=True))
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        module = module_class(case.spec)(SAMPLE_RATE, **signals)
+    finally:
+        torch.set_default_dtype(before)
+    # Logarithmic scales go through a logarithm and back, rounding a frequency by a few 1e-16 of itself times log(20000).
+    assert_close(module(x), case(x, {}), 1e-12)
+
+
+def module_class(spec: dasp.Spec) -> type[dasp.modules.Processor]:
+    return next(
+        cls
+        for name in dasp.modules.__all__
+        if isinstance(cls := getattr(dasp.modules, name), type) and getattr(cls, "spec", None) is spec
+    )
+
+
+@given(data=st.data())
+@each_variant
+def test_normalize_inverts_denormalize(case: Case, data: st.DataObject) -> None:
+    u = data.draw(normalized_controls(case, (2,)))
+    back = case.spec.normalize(case.denormalize(u), SAMPLE_RATE, case.options)
+    # log(value / low) / log(high / low): each rounding counts log(high) / log(high / low) times, at most 5.
+    assert float((back - u).abs().max()) <= 32 * 2**-53
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_processor
+def test_both_ends_are_exact_and_have_a_gradient(case: Case, dtype: torch.dtype) -> None:
+    for name, param in case.spec.controls.items():
+        low, high = param.bounds(SAMPLE_RATE)
+        ends = torch.tensor([0.0, 1.0], dtype=dtype, requires_grad=True)
+        value = param.denormalize(ends, SAMPLE_RATE)
+        assert torch.equal(value.detach(), torch.tensor([low, high], dtype=dtype)), name
+        assert torch.equal(param.normalize(value, SAMPLE_RATE).detach(), ends.detach()), name
+        slope = gradients(value, [ends], seed=5)[0]
+        inside = torch.tensor([1e-3, 1 - 1e-3], dtype=dtype, requires_grad=True)
+        beside = gradients(param.denormalize(inside, SAMPLE_RATE), [inside], seed=5)[0]
+        assert torch.allclose(slope, beside, rtol=0.01), name
+
+
+# What lies outside the usual ranges: a unit or a name, and the values to try.
+EXTREMES: dict[str, tuple[float, ...]] = {
+    "Hz": (0.0, 1e-6, 10.0, SAMPLE_RATE / 2 - 1, SAMPLE_RATE / 2, SAMPLE_RATE),
+    "dB": (-60.0, 60.0),
+    "ms": (0.0, 1e-9, 1e-3),
+    "s": (0.0, 1e-9, 10.0),
+    "q": (0.0, 1e-3, 1e3, 1e6),
+    "ratio": (1.0, 1e6, math.inf),
+    "threshold_db": (-math.inf, math.inf, -300.0, 300.0),
+    "knee_db": (0.0, 1e-12, 100.0),
+    "range_db": (0.0, 300.0, math.inf),
+}
+
+
+def extremes(case: Case) -> list[tuple[str, float]]:
+    return [
+        (name, value)
+        for name, param in case.spec.controls.items()
+        for value in (*EXTREMES.get(param.unit, ()), *EXTREMES.get(name, ()))
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_variant
+def test_extremes_give_finite_output_and_gradients(case: Case, dtype: torch.dtype) -> None:
+    """Each by itself, and all of them in pairs."""
+    settings = [dict(pair) for pair in itertools.combinations(extremes(case), 2) if pair[0][0] != pair[1][0]]
+    settings += [{name: value} for name, value in extremes(case)]
+    if not settings:
+        pytest.skip("its usual ranges are all that it has")
+    x = case.audio((len(settings),), 200, dtype)
+    controls = case.controls(x.double())
+    for item, setting in enumerate(settings):
+        for name, value in setting.items():
+            controls[name][item] = value
+    values = leaves(*controls.values())
+    inputs = leaves(x, *case.signals(x))
+    y = case(inputs[0], dict(zip(controls, values, strict=True)), inputs[1:])
+    for result in (y, *gradients(y, [*inputs, *values])):
+        finite = result.isfinite().reshape(len(settings), -1).all(1)
+        assert [setting for setting, good in zip(settings, finite.tolist(), strict=True) if not good] == []
+
+
+# ---- derivatives
+
+
+def _points(case: Case, samples: int, seed: int) -> list[Tensor]:
+    """Audio, normalised controls and further audio: normalised, all controls have gradients of the same order.
+
+    Within the ranges, where no control is at a kink; noise is at one with probability zero.
+    """
+    x = case.audio((1,), samples, seed=seed)
+    return leaves(x, case.normalized(x, seed + 1, 0.05, 0.95), *case.signals(x, seed + 2))
+
+
+@pytest.mark.parametrize(("samples", "seed"), [(64, 0), (101, 10), (220, 20)])
+@each_variant
+def test_gradients_are_those_of_finite_differences(case: Case, samples: int, seed: int) -> None:
+    # All entries of the Jacobian for short signals, random directions for longer ones.
+    assert gradcheck(case.flat, _points(case, samples, seed), fast_mode=samples > 64)
+
+
+@each_variant
+def test_second_derivatives_are_those_of_finite_differences(case: Case) -> None:
+    assert gradgradcheck(case.flat, _points(case, 64, 30), fast_mode=True, check_fwd_over_rev=True)
+
+
+@each_variant
+def test_forward_mode_and_batched_gradients(case: Case) -> None:
+    assert gradcheck(
+        case.flat,
+        _points(case, 24, 40),
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
+        fast_mode=True,
+    )
+
+
+@each_processor
+def test_directional_derivatives_of_long_audio(case: Case) -> None:
+    """Errors that grow with the number of samples do not show in the short signals above."""
+    x = case.audio((1,), 48000)
+    point = leaves(x, case.normalized(x, low=0.2, high=0.8), *case.signals(x[..., :1000]))
+
+    def loss(*values: Tensor) -> Tensor:
+        return case.flat(*values).square().mean().sqrt()
+
+    grads = torch.autograd.grad(loss(*point), point)
+    generator = torch.Generator().manual_seed(6)
+    for _ in range(3):
+        direction = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in point]
+        slope = sum(float((g * d).sum()) for g, d in zip(grads, direction, strict=True))
+        # Rounding of the loss over the step, 1e-16 / 1e-6, and its third derivative times the square of the step.
+        step = 1e-6
+        ends = [
+            float(loss(*(v.detach() + sign * step * d for v, d in zip(point, direction, strict=True)))) for sign in (1, -1)
+        ]
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-7)

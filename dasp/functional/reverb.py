@@ -115,7 +115,8 @@ def noise_shaped_reverb(
     """Reverberation by noise that decays in each band with its own T60.
 
     h(t) = sum over bands of 10^(band_gain_db / 20) c 10^(-3 t / decay_s) n(t), with band-filtered noise n that depends
-    on `seed` alone, other noise in each channel, and c such that at 0 dB white noise keeps its power whatever the decay.
+    on `seed` alone, other noise in each channel, and c such that white noise keeps its power at 0 dB, whatever the
+    decay.
     y = (1 - mix) x + mix h * x, delayed by pre_delay_ms.
 
     Args:

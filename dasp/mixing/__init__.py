@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dasp.mixing.console import DifferentiableMixingConsole
-from dasp.mixing.fit import FitResult, Progress, fit
+from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.losses import (
+    BandLevelLoss,
     MultiResolutionSTFTLoss,
     StereoSTFTLoss,
     SumAndDifferenceSTFTLoss,
@@ -15,6 +16,7 @@ from dasp.mixing.settings import SettingsError, describe, interpret
 from dasp.mixing.synth import Multitrack, multitrack
 
 __all__ = [
+    "BandLevelLoss",
     "DifferentiableMixingConsole",
     "FitResult",
     "MultiResolutionSTFTLoss",

@@ -53,6 +53,8 @@ def _at_most(frequency_hz: Sequence[float], sample_rate: float) -> list[float]:
 DEFAULT_LOCKED = (
     "track.compressor.makeup_gain_db",
     "reverb.noise_shaped_reverb.mix",
+    # What a pre-delay changes is below the resolution of a spectral distance.
+    "reverb.noise_shaped_reverb.pre_delay_ms",
     "master.compressor.makeup_gain_db",
 )
 

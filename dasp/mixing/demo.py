@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dasp.mixing.console import DifferentiableMixingConsole, Values
-from dasp.mixing.fit import starting_point
+from dasp.mixing.fitting import starting_point
 from dasp.mixing.synth import Multitrack, multitrack
 
 # The range of each hidden control: what a mixing engineer would do, and no more.

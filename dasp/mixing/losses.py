@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dasp._checks import check_audio, check_choice, shape_text, working
 
 __all__ = [
+    "BandLevelLoss",
     "MultiResolutionSTFTLoss",
     "STFTReference",
     "StereoSTFTLoss",
@@ -239,10 +240,10 @@ class MultiResolutionSTFTLoss(nn.Module):
     {\mathrm{log\_weight} + \mathrm{linear\_weight}}$$
 
     A small gain of g dB between x and y costs about g, whatever the weights. The floor f lies `floor_db` below the
-    loudest bin of the reference, of all its channels together: bins under it can not dominate, a silent channel has a finite
-    gradient, and digital silence in x and y is no distance. The first mean is a sum over all bins divided by the number
-    of bins that are audible in the reference, that is above f (at least 5 % of all), so silent stretches do not dilute
-    it. The frames are a quarter of their length apart, Hann windowed; the recording is padded with zeros.
+    loudest bin of the reference, of all its channels together: bins under it can not dominate, a silent channel has a
+    finite gradient, and digital silence in x and y is no distance. The first mean is a sum over all bins divided by the
+    number of bins that are audible in the reference, that is above f (at least 5 % of all), so silent stretches do not
+    dilute it. The frames are a quarter of their length apart, Hann windowed; the recording is padded with zeros.
 
     There is no spectral convergence term: it divides by the energy of each signal by itself, and so explodes on the
     side signal of a mix that is nearly mono (48 for a side of 1e-3). Magnitudes do not see polarity: x and -x are equal
@@ -482,3 +483,83 @@ def sum_and_difference(
         Scalar, or (*batch,) with reduction "none".
     """
     return cast(Tensor, SumAndDifferenceSTFTLoss(resolutions, floor_db, log_weight, linear_weight, reduction)(x, y))
+
+
+class BandLevelLoss(nn.Module):
+    r"""Distance of third-octave levels over time, in dB: what is left of a spectrum when its fine structure is ignored.
+
+    Of left, right, mid and side, frames of about 0.1 s are gathered into third-octave bands; with the power P of a band
+    and frame and $\hat P$ that of the reference, the loss is the mean of $|10 \log_{10}((P + f) / (\hat P + f))|$
+    over those louder than f in the reference.  Two reverberations of the same decay and colour but of different noise agree
+    here, and nowhere bin by bin: there a fit makes the reverberation too quiet, since the logarithm of a random
+    magnitude is on the average below that of its mean power.
+
+    Args:
+        reference: Stereo audio `(2, samples)`, a constant.
+        sample_rate: Sample rate in Hz.
+        floor_db: Level of f relative to the loudest band and frame, below 0.
+
+    Raises:
+        TypeError: If reference is not floating-point audio.
+        ValueError: If it is not stereo, or the floor is not below 0.
+
+    Example:
+        >>> y = torch.randn(2, 44100, generator=torch.Generator().manual_seed(0))
+        >>> loss = BandLevelLoss(y, 44100)
+        >>> round(loss(2 * y).item(), 1)
+        6.0
+    """
+
+    def __init__(self, reference: Tensor, sample_rate: float, floor_db: float = -55.0) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_audio(name, reference, (2,), "reference")
+        if not floor_db < 0:
+            raise ValueError(f"{name}: floor_db is {floor_db}, expected a level below 0")
+        self.size = 2 ** max(6, round(math.log2(0.093 * sample_rate)))
+        self.register_buffer("bank", _third_octaves(self.size, sample_rate).to(reference))
+        self.register_buffer("wanted", self._levels(reference.detach()))
+        peak = self.wanted.amax() if self.wanted.numel() else self.wanted.sum()
+        self.floor = max(float(peak) * 10 ** (floor_db / 10), _SILENCE**2)
+
+    bank: Tensor
+    wanted: Tensor
+
+    @property
+    def grid(self) -> int:
+        """Excerpts start at multiples of this number of samples."""
+        return self.size // 2
+
+    def _levels(self, x: Tensor) -> Tensor:
+        """Power of each band and frame, `(4, bands, frames)`; frames lie in x whole."""
+        window = _window(self.size, x)
+        left, right = torch.fft.rfft(x.unfold(-1, self.size, self.size // 2) * window)
+        spectra = torch.stack([left, right, (left + right) / 2, (left - right) / 2])
+        power = spectra.real.square() + spectra.imag.square()
+        return self.bank @ power.transpose(-1, -2)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Distance of x `(2, samples)` from the stretch of the reference that begins at `start`, in dB.
+
+        Raises:
+            ValueError: If x is shorter than a frame, or the stretch lies off the grid or outside the reference.
+        """
+        first, count = start // self.grid, x.shape[-1] // self.grid - 1
+        if start % self.grid or count < 1 or first + count > self.wanted.shape[-1]:
+            raise ValueError(
+                f"{type(self).__name__}: x has {x.shape[-1]} samples from {start}, expected at least {self.size} "
+                f"within the reference, from a multiple of {self.grid}"
+            )
+        wanted = self.wanted[..., first : first + count]
+        heard = (wanted > self.floor).to(x.dtype)
+        distance = (torch.log((self._levels(x) + self.floor) / (wanted + self.floor))).abs() * (10 / math.log(10))
+        return (distance * heard).sum() / heard.sum().clamp_min(1)
+
+
+def _third_octaves(size: int, sample_rate: float) -> Tensor:
+    """Which bins of a transform lie in which third of an octave, `(bands, bins)`; bands without a bin are left out."""
+    frequency = torch.fft.rfftfreq(size, 1 / sample_rate, dtype=torch.float64)
+    centres = 1000 * 2.0 ** (torch.arange(-14, 14, dtype=torch.float64) / 3)
+    edge = 2 ** (1 / 6)
+    bank = (frequency >= centres[:, None] / edge) & (frequency < centres[:, None] * edge)
+    return bank[bank.any(-1)].double()

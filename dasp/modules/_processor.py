@@ -243,7 +243,7 @@ class Chain(nn.Sequential):
 
     @property
     def control_names(self) -> list[str]:
-        """A name for each value of the flat vector: `compressor.threshold_db`."""
+        """A name for each value of the flat vector, such as `compressor.threshold_db`."""
         return [f"{name}.{control}" for name, stage in self.stages().items() for control in stage.control_names]
 
     def split(self, u: Tensor) -> dict[str, Tensor]:

@@ -115,11 +115,11 @@ class Overview(SphinxDirective):
                 form = f":class:`~dasp.modules.{forms[name]}`" if name in forms else ""
                 channels = "" if spec is None else " or ".join(map(str, spec.channels)) or "any"
                 if spec is not None and spec.channels_out is not None:
-                    channels += f" to {spec.channels_out}"
+                    channels += f" → {spec.channels_out}"
                 automation = "yes" if spec is not None and spec.automation else ""
                 rows.append((f":func:`~dasp.functional.{name}`", _first_sentence(name), form, channels, automation))
         header = ("Function", "What it does", "Module", "Channels", "Automation")
-        return self.parse_text_to_nodes("\n".join(table(header, rows, "overview")))
+        return self.parse_text_to_nodes("\n".join(table(header, rows, "overview", widths="20 42 18 10 10")))
 
 
 class Modules(SphinxDirective):

@@ -38,7 +38,8 @@ def test_inputs_are_those_of_the_declarations_and_repeatable():
             torch.testing.assert_close(value, second.tensors[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("case", PROCESSOR_CASES, ids=lambda case: case.name)
+# A processor without an oracle here is compared with itself in float64.
+@pytest.mark.parametrize("case", [case for case in PROCESSOR_CASES if case.exact], ids=lambda case: case.name)
 def test_processors_agree_with_their_oracles(case):
     (inputs,) = case.make(case.shape)
     y = case.ours(inputs)(inputs.x, **inputs.tensors).double().numpy()

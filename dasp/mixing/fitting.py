@@ -14,7 +14,7 @@ from torch import Tensor
 from dasp._checks import check_audio
 from dasp._spec import PROCESSORS
 from dasp.mixing.console import DifferentiableMixingConsole, Values
-from dasp.mixing.losses import StereoSTFTLoss, STFTReference
+from dasp.mixing.losses import BandLevelLoss, StereoSTFTLoss
 from dasp.modules import project
 
 # Step of gradient descent per kind of control, on the normalised scale: a fraction of a dB, of a semitone or of a
@@ -40,6 +40,8 @@ _BETAS = (0.9, 0.98)
 # Share of the step sizes that is left at the end.
 _LAST_STEP = 0.1
 _SIDE_WEIGHT = 2.0
+# Share of the band levels in the distance.
+_BAND_SHARE = 0.5
 _START_SEND_DB = -20.0
 # What an excerpt is processed with in front of it.
 _LEAD_S = 0.7
@@ -118,28 +120,27 @@ def fit(
     """
     _check(tracks, reference, steps)
     samples = reference.shape[-1]
-    loss = StereoSTFTLoss(side=_SIDE_WEIGHT)
-    target = loss.reference(reference, cache=samples <= _CACHED_SECONDS * console.sample_rate)
+    loss = _Distance(reference, console.sample_rate)
     start = console.normalize(starting_point(console, tracks, reference))
     descent = _Descent(console, start)
     length, lead = (max(round(s * console.sample_rate) // loss.grid, 4) * loss.grid for s in (excerpt_s, _LEAD_S))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     interrupted = False
-    start_loss = _whole(console, tracks, start, loss, target)
+    start_loss = _whole(console, tracks, start, loss)
     try:
         for step in range(1, steps + 1):
             begin = int(torch.randint(max(1, (samples - length) // loss.grid + 1), (), generator=generator)) * loss.grid
             before = min(lead, begin)
             excerpt = [track[..., begin - before : begin + length] for track in tracks]
-            distance = loss(console(excerpt, descent.controls())[..., before:], target, begin)
+            distance = loss(console(excerpt, descent.controls())[..., before:], begin)
             losses.append(descent.step(distance, step / steps))
             if on_step is not None:
                 on_step(Progress(step, steps, losses[-1]))
     except KeyboardInterrupt:
         interrupted = True
     found = {section: u.detach() for section, u in descent.controls().items()}
-    return FitResult(found, tuple(losses), start_loss, _whole(console, tracks, found, loss, target), interrupted)
+    return FitResult(found, tuple(losses), start_loss, _whole(console, tracks, found, loss), interrupted)
 
 
 def starting_point(console: DifferentiableMixingConsole, tracks: Sequence[Tensor], reference: Tensor) -> Values:
@@ -219,10 +220,26 @@ def _whole(
     console: DifferentiableMixingConsole,
     tracks: Sequence[Tensor],
     controls: dict[str, Tensor],
-    loss: StereoSTFTLoss,
-    target: STFTReference,
+    loss: _Distance,
 ) -> float:
-    return float(loss(console(tracks, controls), target))
+    return float(loss(console(tracks, controls)))
+
+
+class _Distance:
+    """Mean of the bin by bin and the band by band distance of a mix from the reference, in dB."""
+
+    def __init__(self, reference: Tensor, sample_rate: float) -> None:
+        self._stft = StereoSTFTLoss(side=_SIDE_WEIGHT)
+        self._target = self._stft.reference(reference, cache=reference.shape[-1] <= _CACHED_SECONDS * sample_rate)
+        self._bands = BandLevelLoss(reference, sample_rate)
+        self.grid = math.lcm(self._stft.grid, self._bands.grid)
+
+    def __call__(self, mix: Tensor, start: int = 0) -> Tensor:
+        distance: Tensor = self._stft(mix, self._target, start)
+        if mix.shape[-1] < self._bands.size:
+            return distance
+        bands: Tensor = self._bands(mix, start)
+        return (1 - _BAND_SHARE) * distance + _BAND_SHARE * bands
 
 
 class _Descent:

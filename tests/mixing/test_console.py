@@ -1,0 +1,247 @@
+"""The console as a function of tracks and controls, and its settings as text."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import pytest
+import torch
+
+import dasp.functional as F
+import dasp.modules as M
+from dasp.mixing import DifferentiableMixingConsole, SettingsError, describe, interpret
+from dasp.mixing.settings import parse, read, to_json
+
+RATE = 44100
+NAMES = ["kick", "bass", "voice"]
+
+
+@pytest.fixture(scope="module")
+def console():
+    return DifferentiableMixingConsole(RATE)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.fixture
+def tracks(generator):
+    return 0.1 * torch.randn(3, 1, 6000, generator=generator)
+
+
+def test_neutral_controls_pass_the_sum_through(console, tracks):
+    mix = console(tracks, console.default_controls(3))
+    # Six sums and products in float32 per sample.
+    torch.testing.assert_close(mix, tracks.sum(0).expand(2, -1), atol=1e-6, rtol=0)
+
+
+def test_permuting_tracks_permutes_controls_and_leaves_the_mix(console, tracks, generator):
+    controls = console.random_controls(3, generator)
+    order = torch.tensor([2, 0, 1])
+    permuted = console(tracks[order], {**controls, "track": controls["track"][order]})
+    torch.testing.assert_close(permuted, console(tracks, controls), atol=2e-6, rtol=0)
+
+
+def test_a_masked_track_changes_nothing_and_gets_no_gradient(console, tracks, generator):
+    controls = console.random_controls(3, generator)
+    tracks.requires_grad_()
+    mix = console(tracks, controls, mask=torch.tensor([True, False, True]))
+    two = {**controls, "track": controls["track"][[0, 2]]}
+    torch.testing.assert_close(mix, console(tracks[[0, 2]], two), atol=1e-6, rtol=0)
+    mix.square().sum().backward()
+    assert not tracks.grad[1].any()
+    assert tracks.grad[0].any()
+
+
+def test_a_mono_track_and_the_same_in_both_channels_mix_alike(console, tracks, generator):
+    controls = console.random_controls(3, generator)
+    mixed = [tracks[0], tracks[1].expand(2, -1), tracks[2]]
+    torch.testing.assert_close(console(mixed, controls), console(tracks, controls), atol=1e-6, rtol=0)
+
+
+def test_a_stereo_track_keeps_its_image_at_neutral_controls(console, generator):
+    stereo = torch.randn(1, 2, 500, generator=generator)
+    torch.testing.assert_close(console(stereo, console.default_controls(1)), stereo[0], atol=1e-5, rtol=0)
+
+
+def test_a_batch_is_as_its_items(console, tracks, generator):
+    controls = console.random_controls(3, generator, batch=(2,))
+    batch = torch.stack([tracks, tracks.flip(-1)])
+    mix = console(batch, controls)
+    for item in range(2):
+        alone = console(batch[item], {name: u[item] for name, u in controls.items()})
+        torch.testing.assert_close(mix[item], alone, atol=2e-6, rtol=0)
+
+
+def test_every_free_control_gets_a_gradient(console, tracks, generator):
+    controls = {name: u.requires_grad_() for name, u in console.random_controls(3, generator).items()}
+    # Loud enough that every compressor works, also the master's.
+    console(20 * tracks, controls).square().mean().backward()
+    for section, u in controls.items():
+        assert torch.isfinite(u.grad).all()
+        per_control = u.grad.reshape(-1, u.shape[-1]).abs().amax(0)
+        dead = [n for n, g, free in zip(console.control_names(section), per_control, console.free(section)) if free and not g]
+        assert not dead, f"{section}: no gradient for {dead}"
+
+
+def test_an_edit_of_one_fader_changes_that_track_by_as_much(tracks):
+    linear = DifferentiableMixingConsole(RATE, M.Chain(M.Gain(RATE), M.StereoPanner(RATE)), {}, M.Chain(M.Gain(RATE)))
+    values = linear.denormalize(linear.default_controls(3))
+    before = linear.mix(tracks, values)
+    values["track"]["gain"]["gain_db"][1] += 3.0
+    expected = before + (10 ** (3 / 20) - 1) * tracks[1]
+    torch.testing.assert_close(linear.mix(tracks, values), expected, atol=1e-6, rtol=0)
+
+
+def test_a_send_at_its_lowest_is_off(console, tracks):
+    values = console.denormalize(console.default_controls(3))
+    assert (values["track"]["send"]["reverb_db"] == -60).all()
+    dry = console.mix(tracks, values)
+    values["track"]["send"]["reverb_db"] = torch.full((3,), -20.0)
+    wet = console.mix(tracks, values)
+    bus = F.stereo_bus(console.strips(tracks, values["track"]), RATE, send_db=-20.0)
+    torch.testing.assert_close(wet - dry, F.noise_shaped_reverb(bus, RATE, mix=1.0), atol=2e-6, rtol=0)
+
+
+def test_normalized_and_physical_controls_are_inverse(console, generator):
+    controls = console.random_controls(3, generator)
+    back = console.normalize(console.denormalize(controls))
+    for section, u in controls.items():
+        torch.testing.assert_close(back[section], u, atol=1e-6, rtol=0)
+
+
+def test_locked_controls_keep_their_defaults_in_random_draws(console, generator):
+    controls, default = console.random_controls(3, generator), console.default_controls(3)
+    for section, u in controls.items():
+        locked = ~console.free(section)
+        assert torch.equal(u[..., locked], default[section][..., locked])
+    assert not console.free("track").all()
+
+
+def test_a_description_renders_the_same_audio_to_the_bit(console, tracks, generator):
+    controls = console.random_controls(3, generator)
+    text = to_json(describe(console, console.denormalize(controls), NAMES))
+    again, values, names = interpret(parse(text))
+    assert names == NAMES
+    assert torch.equal(again.mix(tracks, values), console(tracks, controls))
+
+
+def test_a_console_of_other_processors_is_described_too(tracks, generator):
+    strip = M.Chain(
+        M.Highpass(RATE), M.Peaking(RATE), M.Peaking(RATE), M.Distortion(RATE, curve="hard"), M.StereoPanner(RATE, law="linear")
+    )
+    buses = {"room": M.Chain(M.NoiseShapedReverb(RATE, seed=1)), "hall": M.Chain(M.NoiseShapedReverb(RATE, seed=2))}
+    other = DifferentiableMixingConsole(RATE, strip, buses, M.Chain(M.StereoWidener(RATE)), locked=["hall.noise_shaped_reverb.mix"])
+    controls = other.random_controls(3, generator)
+    settings = parse(to_json(describe(other, other.denormalize(controls), NAMES)))
+    assert list(settings["tracks"]["kick"]) == ["highpass", "peaking", "peaking_2", "distortion", "stereo_panner", "send"]
+    again, values, _ = interpret(settings)
+    assert again.locked == other.locked
+    assert torch.equal(again.mix(tracks, values), other(tracks, controls))
+
+
+def test_pickle_and_deepcopy_mix_alike(console, tracks, generator):
+    controls = console.random_controls(3, generator)
+    expected = console(tracks, controls)
+    assert torch.equal(pickle.loads(pickle.dumps(console))(tracks, controls), expected)
+    assert torch.equal(copy.deepcopy(console)(tracks, controls), expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 96000])
+def test_other_sample_rates_work(rate, generator):
+    other = DifferentiableMixingConsole(rate)
+    mix = other(torch.randn(2, 1, 3000, generator=generator), other.random_controls(2, generator))
+    assert torch.isfinite(mix).all()
+
+
+@pytest.mark.parametrize(
+    ("tracks", "message"),
+    [
+        ([], "tracks is empty"),
+        ([torch.zeros(1, 10), torch.zeros(1, 11)], r"tracks\[1\] has shape \(1, 11\)"),
+        ([torch.zeros(3, 10)], "expected 1 or 2 channel"),
+        (torch.zeros(1, 10), r"expected \(\*batch, tracks, channels, samples\)"),
+    ],
+)
+def test_wrong_tracks_are_refused(console, tracks, message):
+    with pytest.raises(ValueError, match=message):
+        console(tracks, console.default_controls(1))
+
+
+def test_wrong_controls_are_refused(console, tracks):
+    controls = console.default_controls(3)
+    with pytest.raises(ValueError, match=r"controls\['master'\] has shape"):
+        console(tracks, {**controls, "master": torch.zeros(3)})
+    with pytest.raises(ValueError, match="controls has sections"):
+        console(tracks, {"track": controls["track"]})
+    with pytest.raises(ValueError, match="mask has shape"):
+        console(tracks, controls, mask=torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="is not a control of this console"):
+        DifferentiableMixingConsole(RATE, locked=["track.gain.volume"])
+
+
+def edit(path, value):
+    """A change of one place in a description."""
+
+    def change(settings):
+        *folders, last = path
+        place = settings
+        for folder in folders:
+            place = place[folder]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit(["dasp_settings"], 9), "dasp_settings is 9, expected 1"),
+        (edit(["tracks", "bass", "compressor", "ratio"], None), "tracks.bass.compressor.ratio is missing"),
+        (edit(["tracks", "bass", "compressor", "ratio"], "4"), 'tracks.bass.compressor.ratio is "4", expected a number'),
+        (edit(["tracks", "bass", "compressor", "ratio"], True), "tracks.bass.compressor.ratio is true"),
+        (edit(["tracks", "bass", "parametric_eq", "q"], [1.0]), r"tracks.bass.parametric_eq.q is \[1.0\], expected 4 finite"),
+        (edit(["tracks", "bass", "compressor", "rate"], 1.0), "tracks.bass.compressor.rate is unknown"),
+        (edit(["tracks", "bass", "send", "reverb_db"], None), "tracks.bass.send.reverb_db is missing"),
+        (edit(["master"], []), r"master is \[\], expected an object"),
+        (edit(["console", "strip", 0, "processor"], "eq"), r"console.strip\[0\].processor is 'eq'"),
+        (edit(["console", "strip", 0, "options"], {"kind": 1}), "console"),
+        (edit(["sample_rate"], -1), "sample_rate is -1"),
+        (edit(["tracks"], {}), "tracks is empty"),
+        (edit(["extra"], 1), "extra is unknown"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_its_place(console, change, message):
+    settings = describe(console, console.denormalize(console.default_controls(3)), NAMES)
+    settings = json.loads(to_json(settings))
+    change(settings)
+    with pytest.raises(SettingsError, match=message):
+        interpret(settings)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"dasp_settings": NaN}', "[" * 100000])
+def test_text_that_is_no_description_is_refused(text, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"settings\.json: "):
+        read(path)
+
+
+def test_a_missing_file_of_settings_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"none\.json: cannot be read: No such file"):
+        read(tmp_path / "none.json")
+
+
+def test_names_must_be_as_many_as_tracks_and_different(console):
+    values = console.denormalize(console.default_controls(3))
+    with pytest.raises(ValueError, match="expected 3 different names"):
+        describe(console, values, ["a", "b"])
+    with pytest.raises(ValueError, match="expected 3 different names"):
+        describe(console, values, ["a", "b", "a"])
