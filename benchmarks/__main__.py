@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_GROUPS = ("kernels", "processors", "accuracy", "console")
+from benchmarks import GROUPS
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Speed, memory and accuracy beside others.")
-    parser.add_argument("--group", nargs="+", choices=_GROUPS, default=list(_GROUPS), help="run these groups")
+    parser.add_argument("--group", nargs="+", choices=GROUPS, default=list(GROUPS), help="run these groups")
     parser.add_argument("--filter", metavar="NAME", default="", help="run the cases whose name contains NAME")
     parser.add_argument("--quick", action="store_true", help="small inputs and few repetitions, to see that all works")
     parser.add_argument("--no-peers", action="store_true", help="measure dasp alone")
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     environment = report.environment()
     found_peers = [] if options.no_peers else peers.load()
+    gc.freeze()  # What the imports made is no garbage, and looking through it before each measurement takes long.
     rows = []
     for number, case in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {case.name}", file=sys.stderr, flush=True)

@@ -19,7 +19,6 @@ from benchmarks.oracles import ORACLES, Array, biquad, branching_one_pole, casca
 from dasp import PROCESSORS, Spec, kernels, mixing
 
 OURS = "dasp"
-GROUPS = ("kernels", "processors", "accuracy", "console")
 
 SAMPLE_RATE = 44100.0
 
@@ -77,7 +76,7 @@ class Case:
 
     Attributes:
         name: Its name in the table.
-        group: One of `GROUPS`.
+        group: One of `benchmarks.GROUPS`.
         subject: What peers register for: cases of one subject differ only in their inputs.
         shape: Shape of the input, with the samples last.
         make: From the shape to inputs; several for the group "accuracy", which is about errors only.

@@ -72,7 +72,7 @@ def times(calls: Sequence[Call], samples: int, budget_s: float, least: int = 5) 
     """Times calls in turns, so that a slow phase of the machine meets all of them.
 
     Args:
-        calls: The calls.
+        calls: The calls, each made before at least once.
         samples: Samples of the input.
         budget_s: Time to spend on each call.
         least: Measurements to make at least, three if a call takes more than a second.
@@ -102,8 +102,9 @@ class _Plan:
 
 
 def _plan(call: Call, budget_s: float, least: int) -> _Plan:
-    call()
     once = _duration(call)
+    if once < 1:
+        once = _duration(call)
     number = max(1, math.ceil(_SHORTEST_MEASUREMENT_S / max(once, 1e-9)))
     settle = once < _SETTLE_S
     affordable = int(budget_s / (once * (number + settle)))

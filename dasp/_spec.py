@@ -12,7 +12,7 @@ import math
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
@@ -122,7 +122,6 @@ class Spec:
     automation: bool = False
     linear: bool = False
     fft: bool = False
-    _order: tuple[str, ...] = field(default=(), repr=False)
 
     def size(self, name: str, options: Mapping[str, Any] | None = None) -> int | None:
         """Values per item of one control, None for a control without a band dimension."""

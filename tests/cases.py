@@ -20,7 +20,10 @@ _VARIANTS: dict[str, list[dict[str, Any]]] = {
     "distortion": [{"curve": "hard"}, {"curve": "soft_cubic"}],
     "expander": [{"link": "mean"}, {"link": "none"}],
     "noise_shaped_reverb": [{"seed": 3, "bands_hz": (500.0, 4000.0)}],
-    "parametric_eq": [{"kinds": ("peaking",)}, {"kinds": ("highpass", "high_shelf", "allpass", "notch", "peaking") * 2}],
+    "parametric_eq": [
+        {"kinds": ("peaking",)},
+        {"kinds": ("highpass", "high_shelf", "allpass", "notch", "peaking") * 2},
+    ],
     "stereo_panner": [{"law": "linear"}, {"law": "-4.5dB"}],
 }
 
@@ -99,7 +102,7 @@ class Case:
         return self(x, self.denormalize(u), signals)
 
     def assert_same(self, got: Tensor, want: Tensor, x: Tensor) -> None:
-        """Equal to the bit, or for an FFT to 1e-6 in float32 and 1e-12 in float64 of the peak of what goes through it."""
+        """Equal to the bit, or with an FFT to 1e-6 or, in float64, 1e-12 of the peak of what it transforms."""
         if self.exact:
             assert torch.equal(got, want), f"differs by up to {float((got - want).abs().max())}"
         else:

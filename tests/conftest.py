@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 # A worker of pytest-xdist gets one core; tests of threads set their own number.
 torch.set_num_threads(1)
 
-# Examples are derived from the test's code, so that a run is repeatable and leaves no files behind.  The first draw of a
-# processor may build noise or a filter bank, so slow generation says nothing.
+# Examples are derived from the test's code, so that a run is repeatable and leaves no files behind.  The first draw of
+# a processor may build noise or a filter bank, so slow generation says nothing.
 settings.register_profile(
     "ci", max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -25,7 +25,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 @pytest.fixture(autouse=True)
 def _unwritten_memory_is_nan() -> Iterator[None]:
-    """In its deterministic mode torch fills what `torch.empty` and its kin return, and refuses what is not repeatable."""
+    """In its deterministic mode torch fills what `torch.empty` and its kin return; it also refuses what varies."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

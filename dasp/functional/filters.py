@@ -231,14 +231,11 @@ def filter_cascade(x: Tensor, five: Tensor, zi: Tensor | None = None) -> tuple[T
     return y.reshape(x.shape), zf.reshape(*batch, channels, sections, 2)
 
 
-def _single(
-    kind: str, x: Tensor, sample_rate: float, frequency_hz: Control, q: Control, gain_db: Control | None = None
-) -> Tensor:
+def _single(kind: str, x: Tensor, sample_rate: float, **controls: Control) -> Tensor:
     audio = check_call(kind, x, sample_rate)
-    f = control(kind, "frequency_hz", frequency_hz, audio, dtype=torch.float64)
-    quality = control(kind, "q", q, audio, dtype=torch.float64)
-    g = f.new_zeros(()) if gain_db is None else control(kind, "gain_db", gain_db, audio, dtype=torch.float64)
-    f, quality, g = torch.broadcast_tensors(f, quality, g)
+    values = {name: control(kind, name, value, audio, dtype=torch.float64) for name, value in controls.items()}
+    f, quality = values["frequency_hz"], values["q"]
+    f, quality, g = torch.broadcast_tensors(f, quality, values.get("gain_db", f.new_zeros(())))
     return filter_cascade(audio, design((kind,), sample_rate, f, g, quality))[0].to(x.dtype)
 
 
@@ -271,7 +268,7 @@ def lowpass(
         >>> F.lowpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("lowpass", x, sample_rate, frequency_hz, q)
+    return _single("lowpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -303,7 +300,7 @@ def highpass(
         >>> F.highpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("highpass", x, sample_rate, frequency_hz, q)
+    return _single("highpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -335,7 +332,7 @@ def bandpass(
         >>> F.bandpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("bandpass", x, sample_rate, frequency_hz, q)
+    return _single("bandpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -367,7 +364,7 @@ def notch(
         >>> F.notch(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("notch", x, sample_rate, frequency_hz, q)
+    return _single("notch", x, sample_rate, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -399,7 +396,7 @@ def allpass(
         >>> F.allpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("allpass", x, sample_rate, frequency_hz, q)
+    return _single("allpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -432,7 +429,7 @@ def peaking(
         >>> F.peaking(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("peaking", x, sample_rate, frequency_hz, q, gain_db)
+    return _single("peaking", x, sample_rate, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
 @processor(linear=True)
@@ -465,7 +462,7 @@ def low_shelf(
         >>> F.low_shelf(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("low_shelf", x, sample_rate, frequency_hz, q, gain_db)
+    return _single("low_shelf", x, sample_rate, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
 @processor(linear=True)
@@ -498,4 +495,4 @@ def high_shelf(
         >>> F.high_shelf(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("high_shelf", x, sample_rate, frequency_hz, q, gain_db)
+    return _single("high_shelf", x, sample_rate, frequency_hz=frequency_hz, gain_db=gain_db, q=q)

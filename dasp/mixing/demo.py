@@ -51,6 +51,9 @@ def make(seed: int = 0, seconds: float = 8.0, sample_rate: int = 44100, num_trac
     for (stage, control), (low, high) in _HIDDEN.items():
         value = values["track"][stage][control]
         values["track"][stage][control] = low + (high - low) * torch.rand(value.shape, generator=generator)
+    # What an equaliser does to all frequencies alike is the fader's.
+    gains = values["track"]["parametric_eq"]["gain_db"]
+    values["track"]["parametric_eq"]["gain_db"] = gains - gains.mean(-1, keepdim=True)
     decay = torch.linspace(1.6, 0.5, values["reverb"]["noise_shaped_reverb"]["decay_s"].shape[-1])
     values["reverb"]["noise_shaped_reverb"]["decay_s"] = decay
     with torch.no_grad():

@@ -43,6 +43,9 @@ _SIDE_WEIGHT = 2.0
 # Share of the band levels in the distance.
 _BAND_SHARE = 0.5
 _START_SEND_DB = -20.0
+# What equalisation costs, in dB of distance per dB^2 of mean square gain.  A gain that all bands share belongs to the
+# fader, and a band where a track has nothing to hear to nobody: this settles both and decides nothing that is audible.
+_EQUALIZER_COST = 0.02
 # What an excerpt is processed with in front of it.
 _LEAD_S = 0.7
 # Spectra of longer references are computed again for each excerpt instead of being kept.
@@ -133,8 +136,10 @@ def fit(
             begin = int(torch.randint(max(1, (samples - length) // loss.grid + 1), (), generator=generator)) * loss.grid
             before = min(lead, begin)
             excerpt = [track[..., begin - before : begin + length] for track in tracks]
-            distance = loss(console(excerpt, descent.controls())[..., before:], begin)
-            losses.append(descent.step(distance, step / steps))
+            values = console.denormalize(descent.controls())
+            distance = loss(console.mix(excerpt, values)[..., before:], begin)
+            descent.step(distance + _EQUALIZER_COST * _equalization(values), step / steps)
+            losses.append(float(distance.detach()))
             if on_step is not None:
                 on_step(Progress(step, steps, losses[-1]))
     except KeyboardInterrupt:
@@ -200,6 +205,12 @@ def _within(processor: str, control: str, value: Tensor) -> Tensor:
     return value.clamp(param.low + margin, param.high - margin)
 
 
+def _equalization(values: Values) -> Tensor:
+    """Mean square gain of the equalisers in dB^2."""
+    gains = [stages["parametric_eq"]["gain_db"] for stages in values.values() if "parametric_eq" in stages]
+    return torch.stack([gain.square().mean() for gain in gains]).mean() if gains else torch.zeros(())
+
+
 def _check(tracks: Sequence[Tensor], reference: Tensor, steps: int) -> None:
     check_audio("fit", reference, (2,), "reference")
     if not tracks:
@@ -262,8 +273,8 @@ class _Descent:
             for section, rate in self._rates.items()
         }
 
-    def step(self, loss: Tensor, done: float) -> float:
-        """One step along the gradient of the loss, smaller towards the end; returns the loss."""
+    def step(self, loss: Tensor, done: float) -> None:
+        """One step along the gradient of the loss, smaller towards the end."""
         self._adam.param_groups[0]["lr"] = _LAST_STEP + (1 - _LAST_STEP) * 0.5 * (1 + math.cos(math.pi * done))
         self._adam.zero_grad()
         loss.backward()
@@ -272,7 +283,6 @@ class _Descent:
             for section, scaled in self._scaled.items():
                 rate = self._rates[section].clamp_min(1e-9)
                 scaled.copy_(torch.minimum(scaled.clamp_min(0), 1 / rate))
-        return float(loss.detach())
 
 
 def _step_sizes(console: DifferentiableMixingConsole, section: str) -> Tensor:

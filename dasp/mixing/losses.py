@@ -490,8 +490,8 @@ class BandLevelLoss(nn.Module):
 
     Of left, right, mid and side, frames of about 0.1 s are gathered into third-octave bands; with the power P of a band
     and frame and $\hat P$ that of the reference, the loss is the mean of $|10 \log_{10}((P + f) / (\hat P + f))|$
-    over those louder than f in the reference.  Two reverberations of the same decay and colour but of different noise agree
-    here, and nowhere bin by bin: there a fit makes the reverberation too quiet, since the logarithm of a random
+    over those louder than f in the reference.  Two reverberations of the same decay and colour but of different noise
+    agree here, and nowhere bin by bin: there a fit makes the reverberation too quiet, since the logarithm of a random
     magnitude is on the average below that of its mean power.
 
     Args:
@@ -516,7 +516,7 @@ class BandLevelLoss(nn.Module):
         check_audio(name, reference, (2,), "reference")
         if not floor_db < 0:
             raise ValueError(f"{name}: floor_db is {floor_db}, expected a level below 0")
-        self.size = 2 ** max(6, round(math.log2(0.093 * sample_rate)))
+        self.size = 1 << max(6, round(math.log2(0.093 * sample_rate)))
         self.register_buffer("bank", _third_octaves(self.size, sample_rate).to(reference))
         self.register_buffer("wanted", self._levels(reference.detach()))
         peak = self.wanted.amax() if self.wanted.numel() else self.wanted.sum()
@@ -536,7 +536,8 @@ class BandLevelLoss(nn.Module):
         left, right = torch.fft.rfft(x.unfold(-1, self.size, self.size // 2) * window)
         spectra = torch.stack([left, right, (left + right) / 2, (left - right) / 2])
         power = spectra.real.square() + spectra.imag.square()
-        return self.bank @ power.transpose(-1, -2)
+        levels: Tensor = self.bank @ power.transpose(-1, -2)
+        return levels
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Distance of x `(2, samples)` from the stretch of the reference that begins at `start`, in dB.
@@ -553,7 +554,8 @@ class BandLevelLoss(nn.Module):
         wanted = self.wanted[..., first : first + count]
         heard = (wanted > self.floor).to(x.dtype)
         distance = (torch.log((self._levels(x) + self.floor) / (wanted + self.floor))).abs() * (10 / math.log(10))
-        return (distance * heard).sum() / heard.sum().clamp_min(1)
+        total: Tensor = (distance * heard).sum()
+        return total / heard.sum().clamp_min(1.0)
 
 
 def _third_octaves(size: int, sample_rate: float) -> Tensor:
@@ -561,5 +563,5 @@ def _third_octaves(size: int, sample_rate: float) -> Tensor:
     frequency = torch.fft.rfftfreq(size, 1 / sample_rate, dtype=torch.float64)
     centres = 1000 * 2.0 ** (torch.arange(-14, 14, dtype=torch.float64) / 3)
     edge = 2 ** (1 / 6)
-    bank = (frequency >= centres[:, None] / edge) & (frequency < centres[:, None] * edge)
+    bank: Tensor = (frequency >= centres[:, None] / edge) & (frequency < centres[:, None] * edge)
     return bank[bank.any(-1)].double()

@@ -56,7 +56,7 @@ def draw(
     _draw_bars(faders, "fader (dB)", names, values["track"].get("gain", {}).get("gain_db"))
     _draw_bars(pans, "pan", names, values["track"].get("stereo_panner", {}).get("pan"), (-1.05, 1.05))
     send = next(iter(values["track"]["send"].values()), None)
-    _draw_bars(sends, "send (dB)", names, send, (SEND.low, SEND.high))
+    _draw_bars(sends, "send (dB)", names, send, (SEND.low, SEND.high), foot=SEND.low)
     loss.plot(np.arange(1, len(losses) + 1), losses, linewidth=1)
     loss.set(title="loss of each step's excerpt (dB)", xlabel="step")
     loss.grid(alpha=0.3)
@@ -87,13 +87,19 @@ def _draw_curve(axes: Axes, name: str, level_db: np.ndarray, frequency: np.ndarr
 
 
 def _draw_bars(
-    axes: Axes, title: str, names: Sequence[str], level: Tensor | None, limits: tuple[float, float] | None = None
+    axes: Axes,
+    title: str,
+    names: Sequence[str],
+    level: Tensor | None,
+    limits: tuple[float, float] | None = None,
+    foot: float = 0.0,
 ) -> None:
+    """Bars from `foot` to each track's level."""
     positions = np.arange(len(names))[::-1]
     if level is not None:
-        axes.barh(positions, level.detach().double().numpy(), height=0.6)
+        axes.barh(positions, level.detach().double().numpy() - foot, left=foot, height=0.6)
     axes.set_yticks(positions, [_plain(name) for name in names], fontsize=8)
-    axes.axvline(0, color="gray", linewidth=0.8)
+    axes.axvline(foot, color="gray", linewidth=0.8)
     axes.set_title(title)
     if limits is not None:
         axes.set_xlim(*limits)

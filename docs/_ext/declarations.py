@@ -26,8 +26,8 @@ _COLUMNS = ("Control", "Meaning", "Unit", "Usual range", "Scale", "Default")
 
 
 def number(value: float) -> str:
-    """A number as one would write it."""
-    return f"{value:.4g}"
+    """A number as one would write it: four digits, all of those before the point."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def default_text(value: object) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cases, measure, oracles, peers, report
+from benchmarks import GROUPS, cases, measure, oracles, peers, report
 from benchmarks.__main__ import main
 from benchmarks.run import run
 from dasp import PROCESSORS
@@ -19,6 +19,10 @@ PROCESSOR_CASES = [case for case in QUICK if case.group == "processors"]
 
 def test_every_processor_has_a_case():
     assert {case.name for case in PROCESSOR_CASES} == set(PROCESSORS)
+
+
+def test_every_case_is_in_a_group():
+    assert {case.group for case in QUICK} == set(GROUPS)
 
 
 def test_case_names_are_unique():

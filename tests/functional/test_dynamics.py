@@ -123,10 +123,10 @@ def test_float32_audio_is_processed_to_minus_140_db(name):
     # One rounding of the output is -144.5 dB of its peak.
     loop = {"compressor": compressor_loop, "expander": expander_loop}[name]
     worst = -math.inf
-    for seed in range(24):
+    for seed in range(16):
         setting = controls(seed, (1, 30) if name == "compressor" else (1, 10))
         setting |= {"range_db": 60.0} if name == "expander" else {}
-        x = torch.from_numpy(programme(2, 4800, seed)).float()
+        x = torch.from_numpy(programme(2, 2400, seed)).float()
         y = getattr(F, name)(x, SAMPLE_RATE, **setting)
         worst = max(worst, float(decibels(relative_error(y, loop(array(x), SAMPLE_RATE, **setting)))))
     assert worst <= -140
@@ -170,9 +170,9 @@ def test_compressor_of_a_tone_staircase_follows_the_static_curve(threshold_db, r
     [(-40, 2, 0, 60), (-40, 2, 12, 60), (-30, 4, 6, 20), (-20, 10, 3, 80), (-50, 1.2, 24, 0)],
 )
 def test_expander_of_tones_follows_the_static_curve(threshold_db, ratio, knee_db, range_db):
-    # It starts open, closes with a time constant of 5 ms within the second, and opens at once at every peak.
-    x = np.stack([tone(1000, SAMPLE_RATE, SAMPLE_RATE, 10 ** (level / 20)) for level in LEVELS_DB])
-    y = F.expander(torch.from_numpy(x)[:, None], SAMPLE_RATE, threshold_db, ratio, 0.0, 5.0, knee_db, range_db)[:, 0]
+    # It starts open, closes with a time constant of 2 ms within 100 ms, and opens at once at every peak.
+    x = np.stack([tone(1000, SAMPLE_RATE, 4800, 10 ** (level / 20)) for level in LEVELS_DB])
+    y = F.expander(torch.from_numpy(x)[:, None], SAMPLE_RATE, threshold_db, ratio, 0.0, 2.0, knee_db, range_db)[:, 0]
     want = [level - static_expansion(level, threshold_db, ratio, knee_db, range_db) for level in LEVELS_DB]
     assert np.abs(decibels(array(y)[:, -12]) - want).max() <= 1e-9
 
@@ -262,10 +262,9 @@ def test_louder_in_is_never_quieter_out(setting, name):
 # Ballistics
 
 
-def step(before_db: float, after_db: float, samples: int) -> torch.Tensor:
-    """A constant that changes once, after half the samples."""
-    levels = torch.full((1, samples), before_db, dtype=torch.float64)
-    levels[:, samples // 2 :] = after_db
+def step(before_db: float, samples_before: int, after_db: float, samples_after: int) -> torch.Tensor:
+    """A constant that changes once."""
+    levels = torch.tensor([[before_db] * samples_before + [after_db] * samples_after], dtype=torch.float64)
     return torch.pow(10.0, levels / 20)
 
 
@@ -286,11 +285,12 @@ def samples_to_63_percent(g: np.ndarray) -> int:
     ],
 )
 def test_times_are_to_63_percent(name, control, before_db, after_db, time_ms):
-    samples = 2 * SAMPLE_RATE
+    # Twenty of the other time constants before the step, and ten of this one after it, by when 5e-5 of the way is left.
+    before, after = 20 * SAMPLE_RATE // 1000, round(10 * time_ms / 1000 * SAMPLE_RATE)
     other = {"attack_ms": "release_ms", "release_ms": "attack_ms"}[control]
-    x = step(before_db, after_db, samples)
+    x = step(before_db, before, after_db, after)
     setting = {"threshold_db": -40.0, "ratio": 4.0, control: time_ms, other: 1.0}
-    g = gain_db(getattr(F, name)(x, SAMPLE_RATE, **setting), array(x))[0, samples // 2 - 1 :]
+    g = gain_db(getattr(F, name)(x, SAMPLE_RATE, **setting), array(x))[0, before - 1 :]
     want = time_ms / 1000 * SAMPLE_RATE
     assert abs(samples_to_63_percent(g) - want) <= 1 + 0.001 * want
 

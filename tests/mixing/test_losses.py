@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
 from dasp.mixing.losses import (
+    BandLevelLoss,
     MultiResolutionSTFTLoss,
     StereoSTFTLoss,
     SumAndDifferenceSTFTLoss,
@@ -313,3 +315,60 @@ def test_mistakes_are_named(call, text):
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="floating-point"):
         multi_resolution_stft(torch.ones(1, 9, dtype=torch.int16), torch.ones(1, 9))
+
+
+RATE = 16000
+
+
+class TestBandLevelLoss:
+    def test_a_gain_costs_its_level(self):
+        y = torch.randn(2, RATE, generator=torch.Generator().manual_seed(0))
+        loss = BandLevelLoss(y, RATE)
+        assert loss(y).item() == 0
+        assert loss(2 * y).item() == pytest.approx(20 * math.log10(2), abs=0.05)
+
+    def test_it_equals_an_independent_computation(self):
+        generator = np.random.default_rng(0)
+        y, x = (torch.from_numpy(generator.standard_normal((2, RATE))) for _ in range(2))
+        loss = BandLevelLoss(y, RATE, floor_db=-60.0)
+        frequency = np.fft.rfftfreq(loss.size, 1 / RATE)
+        bands = [1000 * 2 ** (k / 3) for k in range(-14, 14)]
+        masks = [(frequency >= c * 2 ** (-1 / 6)) & (frequency < c * 2 ** (1 / 6)) for c in bands]
+        window = scipy.signal.get_window("hann", loss.size)
+
+        def levels(audio):
+            signals = np.stack([audio[0], audio[1], (audio[0] + audio[1]) / 2, (audio[0] - audio[1]) / 2])
+            starts = range(0, RATE - loss.size + 1, loss.size // 2)
+            spectra = [np.fft.rfft(signals[:, s : s + loss.size] * window) * 2 / window.sum() for s in starts]
+            power = np.abs(np.stack(spectra, 1)) ** 2
+            return np.stack([power[..., mask].sum(-1) for mask in masks if mask.any()], 1)
+
+        a, b = levels(x.numpy()), levels(y.numpy())
+        floor = b.max() * 1e-6
+        expected = np.abs(10 * np.log10((a + floor) / (b + floor)))[b > floor].mean()
+        assert loss(x).item() == pytest.approx(expected, rel=1e-9)
+
+    def test_noise_of_the_same_level_is_nearer_than_bin_by_bin(self):
+        generator = torch.Generator().manual_seed(1)
+        x, y = (torch.randn(2, 3 * RATE, generator=generator) for _ in range(2))
+        assert BandLevelLoss(y, RATE)(x).item() < 0.5 * StereoSTFTLoss()(x, y).item()
+
+    def test_an_excerpt_is_compared_with_its_stretch(self):
+        y = torch.randn(2, RATE, generator=torch.Generator().manual_seed(2))
+        loss = BandLevelLoss(y, RATE)
+        start = 3 * loss.grid
+        assert loss(y[:, start : start + 4 * loss.grid], start).item() < 1e-4
+        with pytest.raises(ValueError, match="from a multiple of"):
+            loss(y[:, :RATE], 1)
+
+    def test_silence_has_finite_gradients(self):
+        x = torch.zeros(2, RATE, requires_grad=True)
+        for reference in (torch.zeros(2, RATE), torch.ones(2, RATE)):
+            (gradient,) = torch.autograd.grad(BandLevelLoss(reference, RATE)(x), x)
+            assert torch.isfinite(gradient).all()
+
+    def test_gradient_is_that_of_finite_differences(self):
+        generator = torch.Generator().manual_seed(3)
+        y, x = (torch.randn(2, 400, dtype=torch.float64, generator=generator) for _ in range(2))
+        loss = BandLevelLoss(y, 1000)
+        assert torch.autograd.gradcheck(loss, x.requires_grad_())
