@@ -21,13 +21,18 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--filter", metavar="NAME", default="", help="run the cases whose name contains NAME")
     parser.add_argument("--quick", action="store_true", help="small inputs and few repetitions, to see that all works")
     parser.add_argument("--no-peers", action="store_true", help="measure dasp alone")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of every library that has them")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of every library that has them (with --quick: 1)"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures, machine and versions to PATH")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--list", action="store_true", help="print the cases and who takes part, and stop")
     parsed = parser.parse_args(arguments)
     if parsed.threads is not None and parsed.threads < 1:
         parser.error(f"--threads is {parsed.threads}, expected at least 1")
+    if parsed.quick and parsed.threads is None:
+        # On short audio, threads cost more than they bring, and very much more on a busy machine.
+        parsed.threads = 1
     return parsed
 
 

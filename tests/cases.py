@@ -127,6 +127,36 @@ def gradients(y: Tensor, inputs: Sequence[Tensor], seed: int = 3) -> tuple[Tenso
     return torch.autograd.grad(y, inputs, weights, allow_unused=True, materialize_grads=True)
 
 
+def _slice(x: Tensor) -> Tensor:
+    wide = torch.full((*x.shape[:-1], x.shape[-1] + 5), torch.nan, dtype=x.dtype)
+    wide[..., 3:-2] = x
+    return wide[..., 3:-2]
+
+
+def _strided(x: Tensor) -> Tensor:
+    wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan, dtype=x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def _unaligned(x: Tensor) -> Tensor:
+    """One byte off: further than a slice, whose elements are aligned."""
+    memory = bytearray(1 + x.numel() * x.element_size())
+    view = torch.frombuffer(memory, dtype=x.dtype, offset=1).reshape(x.shape)
+    return view.copy_(x)
+
+
+# Ways to lie in memory.
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "samples outermost": lambda x: x.movedim(-1, 0).contiguous().movedim(0, -1),
+    "channels innermost": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "slice": _slice,
+    "every second": _strided,
+    "flipped": lambda x: x.flip(-1).contiguous().flip(-1),
+    "unaligned": _unaligned,
+}
+
+
 def leaves(*tensors: Tensor) -> list[Tensor]:
     """Copies that require gradients."""
     return [tensor.detach().clone().requires_grad_() for tensor in tensors]

@@ -83,7 +83,10 @@ def test_render_reproduces_the_mix_to_the_bit(song, fitted, tmp_path):
 
 def test_render_takes_files_in_any_order(song, fitted, tmp_path):
     stems = [str(path) for path in sorted((song / "stems").iterdir(), reverse=True)]
-    assert main(["render", str(fitted / "settings.json"), *stems, "--output", str(tmp_path / "again.flac"), "--quiet"]) == 0
+    assert (
+        main(["render", str(fitted / "settings.json"), *stems, "--output", str(tmp_path / "again.flac"), "--quiet"])
+        == 0
+    )
     assert soundfile.info(tmp_path / "again.flac").subtype == "PCM_24"
 
 
@@ -147,7 +150,10 @@ def test_a_silent_stem_is_said(song, tmp_path, capsys):
         (lambda folder: write(folder / "inf.wav", np.array([np.inf, 0.1]), subtype="FLOAT"), "inf.wav: sample 0"),
         (lambda folder: write(folder / "zero.wav", np.zeros(RATE)), "zero.wav: is silent"),
         (lambda folder: write(folder / "four.wav", np.ones((RATE, 4))), "four.wav: has 4 channels"),
-        (lambda folder: (folder / "text.wav").write_text("no audio") and folder / "text.wav", "text.wav: not a readable"),
+        (
+            lambda folder: (folder / "text.wav").write_text("no audio") and folder / "text.wav",
+            "text.wav: not a readable",
+        ),
     ],
 )
 def test_an_unusable_reference_is_named_in_one_line(song, tmp_path, capsys, make, message):

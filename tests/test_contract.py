@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dasp
 import dasp.modules
-from tests.cases import SAMPLE_RATE, Case, assert_close, each_processor, each_variant, gradients, leaves, peak
+from tests.cases import LAYOUTS, SAMPLE_RATE, Case, assert_close, each_processor, each_variant, gradients, leaves, peak
 from tests.strategies import audio, broadcasting_control, normalized_controls, seeds
 
 # ---- shapes and types
@@ -120,35 +120,6 @@ def test_a_control_broadcasts_as_its_expanded_form(case: Case, data: st.DataObje
     pairs = {name: data.draw(broadcasting_control(case, name, x)) for name in case.spec.controls}
     y, want = (case(x, {name: pair[form] for name, pair in pairs.items()}) for form in (0, 1))
     case.assert_same(y, want, x)
-
-
-def _slice(x: Tensor) -> Tensor:
-    wide = torch.full((*x.shape[:-1], x.shape[-1] + 5), torch.nan, dtype=x.dtype)
-    wide[..., 3:-2] = x
-    return wide[..., 3:-2]
-
-
-def _strided(x: Tensor) -> Tensor:
-    wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan, dtype=x.dtype)
-    wide[..., ::2] = x
-    return wide[..., ::2]
-
-
-def _unaligned(x: Tensor) -> Tensor:
-    """One byte off: further than a slice, whose elements are aligned."""
-    memory = bytearray(1 + x.numel() * x.element_size())
-    view = torch.frombuffer(memory, dtype=x.dtype, offset=1).reshape(x.shape)
-    return view.copy_(x)
-
-
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "samples outermost": lambda x: x.movedim(-1, 0).contiguous().movedim(0, -1),
-    "channels innermost": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
-    "slice": _slice,
-    "every second": _strided,
-    "flipped": lambda x: x.flip(-1).contiguous().flip(-1),
-    "unaligned": _unaligned,
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

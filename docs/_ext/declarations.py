@@ -143,21 +143,49 @@ _TARGETS = {
 }
 
 
+# Code in backticks and mathematics in dollars, which stay as they are.
+_VERBATIM = re.compile(r"((?<!`)`[^`]+`(?!`)|``.+?``|\$[^$]+\$)")
+
+
 def _escaped(line: str) -> str:
-    """A line of a docstring, which is plain text with code in backticks, as reStructuredText."""
+    """A line of a docstring, which is plain text with code and mathematics in it, as reStructuredText."""
     if line.lstrip().startswith((">>>", "...")):
         return line
-    parts = re.split(r"((?<!`)`[^`]+`(?!`))", line)
-    return "".join(
-        _TARGETS.get(part.strip("`"), part) if part.startswith("`") else re.sub(r"(?<!\\)([|])", r"\\\1", part)
-        for part in parts
-    )
+    parts = _VERBATIM.split(line)
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            # A bar or a star before a word would begin a substitution or emphasis.
+            parts[index] = re.sub(r"(?<!\\)(\||\*(?=[^\s*]))", r"\\\1", part)
+        elif part.startswith("$"):
+            parts[index] = f":math:`{part.strip('$')}`"
+        else:
+            parts[index] = _TARGETS.get(part.strip("`"), part)
+    return "".join(parts)
+
+
+def _converted(lines: list[str]) -> list[str]:
+    """A docstring as reStructuredText; `$$` around an equation makes it a block."""
+    converted, equation = [], None
+    for line in lines:
+        if equation is None and not line.lstrip().startswith("$$"):
+            converted.append(_escaped(line))
+            continue
+        if equation is None:
+            indent = line[: len(line) - len(line.lstrip())]
+            converted += [f"{indent}.. math::", ""]
+            equation = 0
+        equation += line.count("$$")
+        converted.append(f"{indent}   {line.replace('$$', '').strip()}")
+        if equation == 2:
+            converted.append("")
+            equation = None
+    return converted
 
 
 def _process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     own = name.removeprefix("dasp.functional.")
     spec = PROCESSORS.get(own)
-    text = [_escaped(line) for line in lines]
+    text = _converted(lines)
     if what == "function" and spec is not None and spec.function is obj:
         said = {_escaped(control_line(n, p, spec.defaults[n])) for n, p in spec.controls.items()}
         text = [line for line in text if line.strip() not in said]
@@ -166,6 +194,12 @@ def _process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any
             rows = table(_COLUMNS, control_rows(spec), "controls", widths="16 36 7 14 12 15")
             text[place:place] = ["Controls:", *(f"    {row}".rstrip() for row in rows)]
     lines[:] = text
+
+
+def _process_property(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Undoes what napoleon does to properties: it takes what stands before a colon in the first line for a type."""
+    if what == "property":
+        lines[:] = _converted((inspect.getdoc(obj) or "").splitlines())
 
 
 def _process_signature(
@@ -190,5 +224,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("modules", Modules)
     # Before napoleon, which takes the sections apart.
     app.connect("autodoc-process-docstring", _process_docstring, priority=400)
+    app.connect("autodoc-process-docstring", _process_property, priority=600)
     app.connect("autodoc-process-signature", _process_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

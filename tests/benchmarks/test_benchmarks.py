@@ -57,6 +57,17 @@ def test_filters_are_exact_over_the_whole_range(case):
     assert row.error_db <= -140
 
 
+@pytest.fixture
+def threads(monkeypatch):
+    """Puts back what `--threads` changes for the whole process."""
+    before = torch.get_num_threads()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.setenv(name, str(before))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_json_has_every_field(tmp_path, capsys):
     path = tmp_path / "results" / "quick.json"
     status = main(["--quick", "--no-peers", "--filter", "parametric_eq", "--json", str(path)])
