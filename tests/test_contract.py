@@ -8,7 +8,6 @@ import math
 import pickle
 import random
 import re
-from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st

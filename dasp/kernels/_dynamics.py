@@ -81,7 +81,8 @@ def _forward(shape: _Shape, *inputs: Tensor) -> Tensors:
     if x.numel() == 0:
         return x.clone(), zi.clone()
     if not library.available():
-        return unfused(x, curve, poles, makeup, zi, *shape)
+        y, zf = unfused(x.double(), curve, poles, makeup, zi, *shape)
+        return y.to(x.dtype), zf
     y, zf = torch.empty_like(x), torch.empty_like(zi)
     groups, channels, samples = x.shape
     pointers = [x, curve, poles, makeup, zi, y, zf, None, None, None, None, None, None, None]

@@ -1,4 +1,4 @@
-"""What holds for every operator of the kernels: the reference's results, derivatives of any kind, any shape and layout."""
+"""What holds for every operator: the results of its reference, derivatives of any kind, any shape and layout."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def directional(kernel: KernelCase, *primals_and_tangents: Tensor) -> Tensor:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="torch 2.13 gives zero tangents for operators inside a compiled function, which cannot register a forward mode",
+    reason="torch 2.13 cannot register a forward mode for an operator, and gives zeros inside a compiled function",
 )
 @each_kernel
 def test_forward_mode_inside_a_compiled_function(kernel: KernelCase) -> None:
