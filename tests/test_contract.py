@@ -521,23 +521,23 @@ def test_vmap_equals_a_batch(case: Case) -> None:
     case.assert_same(torch.func.vmap(case.flat, in_dims=1, out_dims=1)(*moved).movedim(1, 0), y, x)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 @each_variant
-def test_functional_derivatives_equal_those_of_autograd(case: Case) -> None:
-    x = case.audio((2,), 40)
+def test_functional_derivatives_equal_those_of_autograd(case: Case, dtype: torch.dtype, tolerance: float) -> None:
+    """Two ways to the same sums: the backward pass of the kernels, and their composition of differentiable operators."""
+    x = case.audio((2,), 40, dtype)
     inputs = leaves(x, case.normalized(x), *case.signals(x))
     positions = tuple(range(len(inputs)))
-    want = torch.autograd.grad(case.flat(*inputs).square().sum(), inputs)
-    got = torch.func.grad(lambda *values: case.flat(*values).square().sum(), argnums=positions)(*inputs)
-    # Two ways to the same sums: the kernel's backward pass and its composition of differentiable operators.
-    for pair in zip(got, want, strict=True):
-        assert_close(*pair, 1e-10)
-    each = torch.func.vmap(torch.func.grad(lambda *values: case.flat(*values).square().sum(), argnums=positions))(
-        *inputs
-    )
-    for pair in zip(each, want, strict=True):
-        assert_close(*pair, 1e-10)
+
+    def loss(*values: Tensor) -> Tensor:
+        return case.flat(*values).square().sum()
+
+    want = torch.autograd.grad(loss(*inputs), inputs)
+    for derivative in (torch.func.grad(loss, positions), torch.func.vmap(torch.func.grad(loss, positions))):
+        for got, exact in zip(derivative(*inputs), want, strict=True):
+            assert_close(got, exact, tolerance)
     rows, columns = (jacobian(case.flat, argnums=1)(*inputs) for jacobian in (torch.func.jacrev, torch.func.jacfwd))
-    assert_close(rows, columns, 1e-10)
+    assert_close(rows, columns, tolerance)
 
 
 def compile_and_compare(case: Case, backend: str) -> None:

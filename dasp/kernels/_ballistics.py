@@ -10,7 +10,7 @@ from torch import Tensor
 from dasp.kernels import reference
 from dasp.kernels._library import library
 from dasp.kernels._recurrence import delayed, recurrence
-from dasp.kernels._registration import Operator, Tensors, register
+from dasp.kernels._registration import Operator, Tensors, in_double, register
 
 
 def _forward(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
@@ -38,7 +38,7 @@ def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence
     if g.numel() == 0:
         return torch.zeros_like(g), torch.zeros_like(attack), torch.zeros_like(release), gzf.clone()
     if not library.available():
-        return _vjp((g, attack, release, zi), outputs, (gy, gzf))
+        return in_double(_vjp, like=0)((g, attack, release, zi), outputs, (gy, gzf))
     gg = torch.empty_like(g)
     gattack, grelease, gzi = (torch.empty_like(zi) for _ in range(3))
     pointers = [g, attack, release, zi, None, None, gy, gzf, gg, gattack, grelease, gzi]
@@ -49,10 +49,11 @@ def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence
 def _vjp(inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
     """With the branches known, the adjoint is a linear recurrence backwards in time."""
     g, attack, release, zi = inputs
-    y, _ = outputs
     gy, gzf = grads
     if g.shape[-1] == 0:
         return torch.zeros_like(g), torch.zeros_like(attack), torch.zeros_like(release), gzf.clone()
+    # Computed again, since rounded outputs would decide near ties otherwise than the kernel did.
+    y, _ = ballistics(g, attack, release, zi)
     previous = delayed(y, zi)
     falling = g < previous
     a = _pole(falling, attack, release, g)
@@ -69,7 +70,8 @@ def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
     """With the branches known: dy[n] = a dy[n-1] + (1 - a) dg[n] + da (y[n-1] - g[n])."""
     g, attack, release, zi = inputs
     dg, dattack, drelease, dzi = tangents
-    previous = delayed(outputs[0], zi)
+    y, _ = ballistics(g, attack, release, zi)
+    previous = delayed(y, zi)
     falling = g < previous
     a = _pole(falling, attack, release, g)
     da = _pole(falling, dattack, drelease, g)

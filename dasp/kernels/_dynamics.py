@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from dasp.kernels._ballistics import ballistics
 from dasp.kernels._library import library
 from dasp.kernels._recurrence import delayed, recurrence
-from dasp.kernels._registration import Operator, Tensors, register
+from dasp.kernels._registration import Operator, Tensors, in_double, register
 
 # Silence is read as this amplitude, -160 dB.
 _FLOOR = 1e-8
@@ -101,7 +102,7 @@ def _backward(shape: _Shape, inputs: Tensors, outputs: Tensors, grads: Tensors, 
     if x.numel() == 0:
         return (*(torch.zeros_like(tensor) for tensor in (x, curve, poles, makeup)), gzf.clone())
     if not library.available():
-        return _vjp(shape, (x, curve, poles, makeup, zi), outputs, (gy, gzf))
+        return in_double(partial(_vjp, shape), like=0)((x, curve, poles, makeup, zi), outputs, (gy, gzf))
     results = [torch.empty_like(tensor) for tensor in (x, curve, poles, makeup, zi)]
     groups, channels, samples = x.shape
     pointers = [x, curve, poles, makeup, zi, None, None, gy, gzf, *results]
@@ -177,19 +178,16 @@ def _pole(falling: Tensor, poles: Tensor, like: Tensor) -> Tensor:
 
 
 def _register(name: str, shape: _Shape) -> Callable[..., Tensors]:
-    def bound(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
-        return lambda *arguments: function(shape, *arguments)
-
     return register(
         Operator(
             name,
             ("x", "curve", "poles", "makeup", "zi"),
             ("y", "zf"),
-            bound(_forward),
+            partial(_forward, shape),
             _fake,
-            bound(_backward),
-            bound(_vjp),
-            bound(_jvp),
+            partial(_backward, shape),
+            partial(_vjp, shape),
+            partial(_jvp, shape),
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 import warnings
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ class Library:
             self._open(path)
 
     def _open(self, path: Path) -> None:
+        if not _is_whole(path):
+            self.reason = f"{path.name} cannot be used: it is cut short, reinstall dasp"
+            return
         try:
             handle = ctypes.CDLL(str(path))
             version = int(handle.dasp_abi_version())
@@ -85,6 +89,18 @@ class Library:
         threads = torch.get_num_threads() if sizes[0] * sizes[1] >= 1 << 15 else 1
         if getattr(self._handle, f"dasp_{name}_{suffix}")(arguments, threads):
             raise MemoryError(f"dasp: {name} ran out of memory at {sizes[0]} rows of {sizes[1]} samples")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an ELF file reaches as far as its header says; opening one that does not ends the process.
+
+    What is no 64-bit little-endian ELF file is left to the loader.
+    """
+    head = path.read_bytes()[:64]
+    if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+        return True
+    sections, size, count = struct.unpack_from("<Q", head, 40)[0], *struct.unpack_from("<HH", head, 58)
+    return bool(sections + size * count <= path.stat().st_size)
 
 
 library = Library()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dasp.kernels import reference
 from dasp.kernels._library import library
-from dasp.kernels._registration import Operator, Tensors, register
+from dasp.kernels._registration import Operator, Tensors, in_double, register
 
 
 def delayed(y: Tensor, zi: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence
     if x.numel() == 0:
         return torch.zeros_like(a), torch.zeros_like(x), gzf.clone()
     if not library.available():
-        return _vjp((a, x, zi), outputs, (gy, gzf))
+        return in_double(_vjp, like=0)((a, x, zi), outputs, (gy, gzf))
     ga, gx, gzi = torch.empty_like(a), torch.empty_like(x), torch.empty_like(zi)
     library.call("recurrence_backward", [a, None, zi, y, None, gy, gzf, ga, gx, gzi], list(x.shape))
     return ga, gx, gzi

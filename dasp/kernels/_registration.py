@@ -92,6 +92,19 @@ def _define(name: str, schema: str, kernel: Callable[..., Tensors], fake: Callab
     return operator
 
 
+def in_double(function: Callable[..., Tensors], like: int) -> Callable[..., Tensors]:
+    """Computes a composition in float64; its results have the types of argument number `like`.
+
+    Elementary steps on float32 audio would round between them, which the kernels do not.
+    """
+
+    def call(*arguments: Tensors) -> Tensors:
+        results = function(*(tuple(tensor.double() for tensor in tensors) for tensors in arguments))
+        return tuple(result.to(tensor.dtype) for result, tensor in zip(results, arguments[like], strict=True))
+
+    return call
+
+
 def define_source(name: str, schema: str, kernel: Callable[..., Tensor], fake: Callable[..., Tensor]) -> Any:
     """Registers an operator without tensor arguments, for every device; returns it."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
@@ -103,6 +116,7 @@ def define_source(name: str, schema: str, kernel: Callable[..., Tensor], fake: C
 def register(operator: Operator) -> Callable[..., Tensors]:
     """Registers `operator` as `dasp::<name>` and returns the function to call."""
     num_inputs, num_outputs = len(operator.inputs), len(operator.outputs)
+    vjp, jvp = in_double(operator.vjp, like=0), in_double(operator.jvp, like=1)
     split = num_inputs + num_outputs
 
     def arguments(names: Sequence[str]) -> str:
@@ -159,14 +173,14 @@ def register(operator: Operator) -> Callable[..., Tensors]:
             if not torch.is_grad_enabled():
                 return compiled_backward(ctx, *grads)
             saved = ctx.saved_tensors
-            return operator.vjp(saved[:num_inputs], saved[num_inputs:], grads)
+            return vjp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), grads)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Tensor | None) -> Tensors:
             saved = ctx.saved_tensors
             pairs = zip(saved[:num_inputs], tangents, strict=True)
             filled = tuple(torch.zeros_like(s) if t is None else t for s, t in pairs)
-            return operator.jvp(saved[:num_inputs], saved[num_inputs:], filled)
+            return jvp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), filled)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensors, tuple[int, ...]]:

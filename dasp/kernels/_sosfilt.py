@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels._library import library
-from dasp.kernels._registration import Operator, Tensors, register
+from dasp.kernels._registration import Operator, Tensors, in_double, register
 
 
 def _coefficients_per_row(sos: Tensor, rows: int) -> Tensor:
@@ -59,7 +59,7 @@ def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence
     if rows == 0 or samples == 0 or sos.shape[1] == 0:
         return gy.clone(), torch.zeros_like(sos), gzf.clone()
     if not library.available():
-        return _vjp((x, sos, zi), outputs, (gy, gzf))
+        return in_double(_vjp, like=0)((x, sos, zi), outputs, (gy, gzf))
     gx, gzi = torch.empty_like(x), torch.empty_like(zi)
     gsos = sos.new_empty(rows, *sos.shape[1:]) if needs[1] else None
     pointers = [x, sos, zi, None, None, gy, gzf, gx, gsos, gzi]

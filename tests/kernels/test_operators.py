@@ -45,6 +45,19 @@ def test_gradients_equal_those_of_the_reference(kernel: KernelCase, dtype: torch
             assert_close(grad.double(), exact, 4 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_kernel
+def test_gradients_of_torch_func_equal_those_of_autograd(kernel: KernelCase, dtype: torch.dtype) -> None:
+    """The former go by a composition of operators, which must round no more than the kernel does."""
+    inputs = kernel.inputs(3, 130, dtype, 3)
+    outputs, want = all_gradients(kernel.run, inputs)
+    generator = torch.Generator().manual_seed(9)
+    weights = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in outputs]
+    _, pull = torch.func.vjp(kernel.run, *inputs)
+    for got, exact in zip(pull(tuple(weights)), want, strict=True):
+        assert_close(got, exact, 4 * TOLERANCE[dtype])
+
+
 @each_kernel
 def test_gradients_of_any_order_and_mode(kernel: KernelCase) -> None:
     inputs = leaves(*kernel.inputs(2, 12, torch.float64, 4))

@@ -206,10 +206,11 @@ int isa() {
   return chosen;
 }
 
-// Lanes per task: as wide as the machine allows while every thread still has a task, and never wider than the rows.
+// Lanes per task: as wide as the machine allows while every thread still has a task, and no wider than the rows need.
+// Two lanes take no longer than one, whose scalar code a compiler may round otherwise.
 int lanes_for(int64_t rows, int threads, int width) {
   int lanes = width;
-  while (lanes > 1 && (lanes / 2 >= rows || (rows + lanes - 1) / lanes < threads)) lanes /= 2;
+  while (lanes > 2 && (lanes / 2 >= rows || (rows + lanes - 1) / lanes < threads)) lanes /= 2;
   return lanes;
 }
 
