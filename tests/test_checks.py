@@ -43,7 +43,8 @@ def test_bands_come_last():
     [
         (
             lambda: F.compressor(torch.zeros(2, 1, 100), 44100, ratio=torch.ones(3)),
-            r"compressor: ratio has shape \(3,\), expected \(\) or \(2,\) or \(2, 1\) to match x of shape \(2, 1, 100\)",
+            r"compressor: ratio has shape \(3,\), expected \(\) or \(2,\) or \(2, 1\) "
+            r"to match x of shape \(2, 1, 100\)",
         ),
         (
             lambda: F.compressor(torch.zeros(2, 1, 100), 44100, ratio=torch.ones(2, 1, 100)),
@@ -57,7 +58,10 @@ def test_bands_come_last():
             lambda: F.parametric_eq(torch.zeros(2, 1, 100), 44100, gain_db=[1.0, 2.0]),
             r"parametric_eq: gain_db has shape \(2,\), expected \(6,\) or \(2, 6\) or \(2, 1, 6\)",
         ),
-        (lambda: F.gain(torch.zeros(100), 44100), r"gain: x has shape \(100,\), expected \(\*batch, channels, samples\)"),
+        (
+            lambda: F.gain(torch.zeros(100), 44100),
+            r"x has shape \(100,\), expected \(\*batch, channels, samples\)",
+        ),
         (lambda: F.gain(torch.zeros(0, 100), 44100), "expected at least one channel"),
         (lambda: F.gain(torch.zeros(1, 100), -1), "gain: sample_rate is -1, expected a finite number above 0"),
         (lambda: F.gain(torch.zeros(1, 100), math.nan), "sample_rate is nan"),
