@@ -48,6 +48,12 @@ def python(code: str, *arguments: str, timeout: float = 120, path: Path = ROOT, 
 # ---- missing, damaged, or of another version
 
 
+@pytest.fixture(autouse=True)
+def kernels_not_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that these tests open are to be looked at, also in a run that is to compute without any."""
+    monkeypatch.delenv("DASP_DISABLE_CPU_KERNELS", raising=False)
+
+
 def test_a_missing_library_is_reported_once_and_at_first_use(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
