@@ -330,6 +330,18 @@ def _write(shown: str, path: Path, samples: np.ndarray, sample_rate: int, kind: 
                 file.write(samples[start : start + 65536])
     except (soundfile.LibsndfileError, AssertionError) as error:
         raise OSError(f"{shown}: cannot be written ({str(error) or 'is the disk full?'})") from error
+    if subtype in ("FLOAT", "DOUBLE"):
+        _clear_time(path)
+
+
+def _clear_time(path: Path) -> None:
+    """Clears the time of writing, which libsndfile puts into the PEAK chunk, so that equal audio gives equal files."""
+    with path.open("r+b") as file:
+        begin = file.read(4096).find(b"PEAK")
+        if begin >= 0:
+            # Identifier, size and version stand before it, four bytes each.
+            file.seek(begin + 12)
+            file.write(bytes(4))
 
 
 def find_stems(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[tuple[str, Path]]:

@@ -88,18 +88,20 @@ def test_a_file_that_is_no_library_is_reported(tmp_path: Path, content: bytes) -
 
 
 @linux
-@pytest.mark.parametrize("share", [0.01, 0.8])
-def test_a_truncated_library_is_reported(tmp_path: Path, share: float, compiled_library: None) -> None:
+def test_a_truncated_library_is_reported(tmp_path: Path, compiled_library: None) -> None:
     """In a process of its own: the loader of a truncated file may end the process, not the call."""
     content = PATH.read_bytes()
-    path = tmp_path / PATH.name
-    path.write_bytes(content[: int(len(content) * share)])
+    paths = [tmp_path / f"{length}.so" for length in (1000, len(content) // 2, len(content) - 1)]
+    for path in paths:
+        path.write_bytes(content[: int(path.stem)])
     code = """
         import pathlib, sys
         from dasp.kernels._library import Library
-        print(Library(pathlib.Path(sys.argv[1])).reason)
+        for path in sys.argv[1:]:
+            print(Library(pathlib.Path(path)).reason)
     """
-    assert "cut short" in python(code, str(path))
+    reasons = python(code, *map(str, paths)).splitlines()
+    assert reasons == [f"{path.name} is cut short: reinstall dasp" for path in paths]
 
 
 def build(source: str, path: Path) -> Path:
@@ -202,7 +204,7 @@ SAVE_RESULTS = """
     results = {}
     for kernel in KERNELS:
         for dtype in (torch.float32, torch.float64):
-            for rows in (1, 2, 4, 9):
+            for rows in (1, 9):
                 outputs, grads = all_gradients(kernel.run, kernel.inputs(rows, 150, dtype, rows))
                 results[f"{kernel} {dtype} {rows}"] = [*outputs, *grads]
     torch.save(results, sys.argv[1])
