@@ -6,6 +6,10 @@ vmap and a fake kernel, all registered in one place.
 
 from __future__ import annotations
 
+import os
+
+import torch
+
 from dasp.kernels._ballistics import ballistics
 from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
@@ -14,6 +18,16 @@ from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
 
 __all__ = ["ballistics", "band_noise", "describe", "dynamics", "recurrence", "sosfilt"]
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+# The kernels' threads live during a call only, but those of torch do not survive a fork: torch 2.13 hangs in a forked
+# child at the first operation that uses them.  DASP_DISABLE_FORK_HOOK=1 leaves the child as it is.
+if hasattr(os, "register_at_fork") and os.environ.get("DASP_DISABLE_FORK_HOOK", "") in ("", "0"):
+    os.register_at_fork(after_in_child=_use_one_thread)
 
 
 def describe() -> dict[str, str]:

@@ -101,7 +101,7 @@ def test_a_truncated_library_is_reported(tmp_path: Path, compiled_library: None)
             print(Library(pathlib.Path(path)).reason)
     """
     reasons = python(code, *map(str, paths)).splitlines()
-    assert reasons == [f"{path.name} is cut short: reinstall dasp" for path in paths]
+    assert reasons == [f"{path.name} cannot be used: it is cut short, reinstall dasp" for path in paths]
 
 
 def build(source: str, path: Path) -> Path:
@@ -405,27 +405,31 @@ LOADER = """
     import multiprocessing
     import sys
     import torch
-    import dasp.functional as F
+    import dasp.modules
     from torch.utils.data import DataLoader, Dataset
 
-    def work(seed):
-        x = torch.randn(4, 2, 16384, generator=torch.Generator().manual_seed(seed))
-        return F.noise_shaped_reverb(F.compressor(F.parametric_eq(x, 44100, gain_db=3.0), 44100), 44100)
-
     class Items(Dataset):
+        def __init__(self):
+            self.chain = dasp.modules.Chain(
+                dasp.modules.ParametricEQ(44100, gain_db=3.0),
+                dasp.modules.Compressor(44100),
+                dasp.modules.NoiseShapedReverb(44100),
+            )
         def __len__(self):
             return 4
+        @torch.no_grad()
         def __getitem__(self, index):
-            return work(index)
+            return self.chain(torch.randn(4, 2, 16384, generator=torch.Generator().manual_seed(index)))
 
     if __name__ == "__main__":
         torch.set_num_threads(2)
-        here = [work(index) for index in range(4)]
+        items = Items()
+        here = [items[index] for index in range(4)]
         for context, workers in ((None, 0), ("fork", 2), ("forkserver", 1), ("spawn", 1)):
             if context is not None and context not in multiprocessing.get_all_start_methods():
                 continue
             print(context, flush=True)
-            loader = DataLoader(Items(), batch_size=None, num_workers=workers, multiprocessing_context=context)
+            loader = DataLoader(items, batch_size=None, num_workers=workers, multiprocessing_context=context)
             for mine, theirs in zip(here, loader, strict=True):
                 assert torch.allclose(mine, theirs, rtol=0, atol=1e-5), (mine - theirs).abs().max()
         print("done")
@@ -433,7 +437,7 @@ LOADER = """
 
 
 def test_data_loader_workers(tmp_path: Path) -> None:
-    """The parent has used everything beforehand, with threads; a worker that hangs ends this by its timeout."""
+    """The parent has used everything, with threads, and hands its modules over; a hang ends by the timeout."""
     script = tmp_path / "loader.py"
     script.write_text(textwrap.dedent(LOADER))
     result = subprocess.run(
@@ -453,7 +457,7 @@ def test_a_plain_fork_after_use() -> None:
     """The threads of the kernels live during a call only, so that a fork finds nothing broken.
 
     torch's own do not survive it (2.13 hangs in the child at the first call that uses them), so that whole processors
-    need one thread in the child, which torch.set_num_threads(1) there gives.
+    need one thread in the child, which the hook that is installed at import gives.
     """
     code = """
         import os, signal, sys, time
@@ -482,7 +486,6 @@ def test_a_plain_fork_after_use() -> None:
             os.kill(child, signal.SIGKILL)
             sys.exit(f"{work.__name__} hangs in a forked child")
         assert same_in_a_child(kernel)
-        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
         assert same_in_a_child(processors)
     """
     python(code)
