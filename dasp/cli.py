@@ -256,7 +256,6 @@ def _print_found(demo: Demo, found: Values) -> None:
         ("fader dB", "gain", "gain_db", ".1f"),
         ("pan", "stereo_panner", "pan", ".2f"),
         ("send dB", "send", "reverb_db", ".1f"),
-        ("threshold dB", "compressor", "threshold_db", ".1f"),
         ("ratio", "compressor", "ratio", ".1f"),
     )
     table = Table(title="true and found settings")

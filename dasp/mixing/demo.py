@@ -41,7 +41,10 @@ class Demo:
 
 
 def make(seed: int = 0, seconds: float = 8.0, sample_rate: int = 44100, num_tracks: int = 6) -> Demo:
-    """Synthesises a multitrack and mixes it with settings drawn from `seed`."""
+    """Synthesises a multitrack and mixes it with settings drawn from `seed`.
+
+    What `_HIDDEN` does not name, thresholds and equaliser frequencies among it, is as a fit starts: a fit knows it.
+    """
     song = multitrack(seed, seconds, sample_rate, num_tracks)
     console = DifferentiableMixingConsole(sample_rate)
     tracks = list(song.tracks)
