@@ -25,8 +25,7 @@ _OUTPUTS = ("mix.wav", "settings.json", "fit.png")
 _DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
 _DEFAULT_DEMO_OUTPUT = "dasp-demo"
 _INTERRUPTED = 130
-# The demo's tracks are short and dry, and a fit of them must be worth waiting for.
-_STEPS, _DEMO_STEPS = 150, 120
+_STEPS, _DEMO_STEPS = 150, 200
 
 
 class CommandError(Exception):
@@ -231,9 +230,10 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     _check_outputs(output, (*_OUTPUTS, *_DEMO_OUTPUTS), arguments.force)
     demo = make_demo(seed=arguments.seed)
     names, tracks = demo.song.names, list(demo.song.tracks)
-    result = _run_fit(demo.console, tracks, demo.reference, arguments, _DEMO_STEPS)
-    _write(output, arguments.force, demo.console, result, tracks, names)
-    rate = int(demo.console.sample_rate)
+    rate = demo.song.sample_rate
+    console = DifferentiableMixingConsole(rate)
+    result = _run_fit(console, tracks, demo.reference, arguments, _DEMO_STEPS)
+    _write(output, arguments.force, console, result, tracks, names)
     for name, track in zip(names, tracks, strict=True):
         (output / "stems").mkdir(exist_ok=True)
         io.save(output / "stems" / f"{name}.wav", track, rate, force=True)
@@ -242,7 +242,7 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
         hidden = settings_format.describe(demo.console, demo.values, names)
         temporary.write_text(settings_format.to_json(hidden), encoding="utf-8")
     if not arguments.quiet:
-        _print_found(demo, demo.console.denormalize(result.controls))
+        _print_found(demo, console.denormalize(result.controls))
     say(_outcome(result, output))
     return _INTERRUPTED if result.interrupted else 0
 
@@ -256,6 +256,7 @@ def _print_found(demo: Demo, found: Values) -> None:
         ("fader dB", "gain", "gain_db", ".1f"),
         ("pan", "stereo_panner", "pan", ".2f"),
         ("send dB", "send", "reverb_db", ".1f"),
+        ("threshold dB", "compressor", "threshold_db", ".1f"),
         ("ratio", "compressor", "ratio", ".1f"),
     )
     table = Table(title="true and found settings")

@@ -43,9 +43,11 @@ _SIDE_WEIGHT = 2.0
 # Share of the band levels in the distance.
 _BAND_SHARE = 0.5
 _START_SEND_DB = -20.0
-# What equalisation costs, in dB of distance per dB^2 of mean square gain.  A gain that all bands share belongs to the
-# fader, and a band where a track has nothing to hear to nobody: this settles both and decides nothing that is audible.
+# What equalisation costs, in dB of distance per dB^2 of mean square gain, and how many times that for the gain that all
+# bands of an equaliser share.  The latter belongs to the fader, and a band where a track has nothing to hear to nobody:
+# this settles both and decides nothing that is audible.
 _EQUALIZER_COST = 0.02
+_SHARED_COST = 10.0
 # What an excerpt is processed with in front of it.
 _LEAD_S = 0.7
 # Spectra of longer references are computed again for each excerpt instead of being kept.
@@ -156,7 +158,7 @@ def starting_point(console: DifferentiableMixingConsole, tracks: Sequence[Tensor
     values = console.denormalize(console.default_controls(len(tracks)))
     strip = values["track"]
     if "compressor" in strip:
-        loud = torch.stack([_loud_level_db(track, console.sample_rate) for track in tracks])
+        loud = torch.stack([loud_level_db(track, console.sample_rate) for track in tracks])
         strip["compressor"]["threshold_db"] = _within("compressor", "threshold_db", loud - 10)
         strip["compressor"]["ratio"] = torch.full_like(loud, 2.0)
         strip["compressor"]["release_ms"] = torch.full_like(loud, 150.0)
@@ -191,7 +193,7 @@ def _set_faders(
     strip["gain"]["gain_db"] = _within("gain", "gain_db", strip["gain"]["gain_db"] + 20 * torch.log10(level).float())
 
 
-def _loud_level_db(track: Tensor, sample_rate: float) -> Tensor:
+def loud_level_db(track: Tensor, sample_rate: float) -> Tensor:
     """Level of the peaks of a track: that which its loudest twentieth of 20 ms stretches exceeds."""
     size = max(1, round(sample_rate / 50))
     peaks = track.abs().amax(0)[: track.shape[-1] // size * size].reshape(-1, size).amax(-1)
@@ -206,9 +208,10 @@ def _within(processor: str, control: str, value: Tensor) -> Tensor:
 
 
 def _equalization(values: Values) -> Tensor:
-    """Mean square gain of the equalisers in dB^2."""
+    """Mean square gain of the equalisers in dB^2, the part that all bands share counted `1 + _SHARED_COST` times."""
     gains = [stages["parametric_eq"]["gain_db"] for stages in values.values() if "parametric_eq" in stages]
-    return torch.stack([gain.square().mean() for gain in gains]).mean() if gains else torch.zeros(())
+    costs = [gain.square().mean() + _SHARED_COST * gain.mean(-1).square().mean() for gain in gains]
+    return torch.stack(costs).mean() if costs else torch.zeros(())
 
 
 def _check(tracks: Sequence[Tensor], reference: Tensor, steps: int) -> None:
