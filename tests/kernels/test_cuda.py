@@ -373,12 +373,12 @@ def test_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
 def test_gradients_through_the_registered_operator(kernel: KernelCase) -> None:
     inputs = [value.cuda().requires_grad_() for value in kernel.inputs(2, 30, torch.float64, 4)]
     assert torch.autograd.gradcheck(kernel.run, inputs, check_forward_ad=True, nondet_tol=0.0)
-    got, want = all_gradients(kernel.run, kernel.inputs(2, 300, torch.float64, 5)), None
+    _, want = all_gradients(kernel.run, kernel.inputs(2, 300, torch.float64, 5))
     moved = [value.cuda().requires_grad_() for value in kernel.inputs(2, 300, torch.float64, 5)]
     outputs = kernel.run(*moved)
-    want = torch.autograd.grad(outputs, moved, [value.cuda() for value in noise(outputs)])
-    for value, exact in zip(got[1], want, strict=True):
-        assert_close(exact.cpu(), value, TOLERANCE[torch.float64])
+    grads = torch.autograd.grad(outputs, moved, [value.cuda() for value in noise(outputs)])
+    for grad, exact in zip(grads, want, strict=True):
+        assert_close(grad.cpu(), exact, TOLERANCE[torch.float64])
 
 
 @pytest.mark.gpu
