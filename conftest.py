@@ -11,6 +11,9 @@ import torch
 import dasp
 import dasp.functional
 
+# They have no examples, and importing them takes Triton.
+collect_ignore = ["dasp/kernels/cuda"]
+
 
 @pytest.fixture(autouse=True)
 def _names_of_examples(doctest_namespace: dict[str, object]) -> None:

@@ -15,7 +15,7 @@ def info() -> dict[str, str]:
 
     Example:
         >>> sorted(dasp.info())
-        ['cpu_kernels', 'dasp', 'instruction_set', 'platform', 'python', 'threads', 'torch']
+        ['cpu_kernels', 'cuda_kernels', 'dasp', 'instruction_set', 'platform', 'python', 'threads', 'torch']
     """
     import platform
 

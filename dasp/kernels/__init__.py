@@ -10,6 +10,7 @@ import os
 
 import torch
 
+from dasp.kernels import cuda
 from dasp.kernels._ballistics import ballistics
 from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
@@ -31,7 +32,14 @@ if hasattr(os, "register_at_fork") and os.environ.get("DASP_DISABLE_FORK_HOOK", 
 
 
 def describe() -> dict[str, str]:
-    """What the kernels run on: `cpu_kernels` is "compiled" or the reason why not, `instruction_set` the one in use."""
-    if library.reason:
-        return {"cpu_kernels": f"fallback: {library.reason}", "instruction_set": "-"}
-    return {"cpu_kernels": "compiled", "instruction_set": library.instruction_set}
+    """What the kernels run on.
+
+    `cpu_kernels` is "compiled" or the reason why not, `instruction_set` the one in use; `cuda_kernels` is "triton", the
+    reason why the CPU's kernels take its place, or "-" without a CUDA device.
+    """
+    state = f"fallback: {library.reason}" if library.reason else "compiled"
+    return {
+        "cpu_kernels": state,
+        "instruction_set": "-" if library.reason else library.instruction_set,
+        "cuda_kernels": cuda.describe(),
+    }

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dasp.kernels import cuda
 
 Tensors = tuple[Tensor, ...]
 
@@ -57,6 +60,23 @@ def _on_cpu(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
     return call
 
 
+def _on_cuda(
+    name: str, choose: Callable[[cuda.Kernels], Callable[..., Tensors]], otherwise: Callable[..., Tensors]
+) -> Callable[..., Tensors]:
+    """What `choose` takes of the CUDA kernels of an operator; where there are none, the CPU kernel."""
+    on_cpu = _on_cpu(otherwise)
+
+    def call(*arguments: Any) -> Tensors:
+        kernels = cuda.find(name)
+        if kernels is None:
+            return on_cpu(*arguments)
+        # Triton launches on the current device, whichever the tensors are on.
+        with torch.cuda.device_of(arguments[0]):
+            return choose(kernels)(*arguments)
+
+    return call
+
+
 def _fold_rows(info: Any, in_dims: Sequence[int | None], arguments: Sequence[Any]) -> list[Any]:
     """Moves the dimension that vmap adds into the rows."""
     folded: list[Any] = []
@@ -77,11 +97,17 @@ def _unfold_rows(info: Any, outputs: Tensors) -> tuple[Tensors, tuple[int, ...]]
     return unfolded, (0,) * len(unfolded)
 
 
-def _define(name: str, schema: str, kernel: Callable[..., Tensors], fake: Callable[..., Tensors]) -> Any:
+def _define(
+    name: str,
+    schema: str,
+    kernel: Callable[..., Tensors],
+    on_cuda: Callable[..., Tensors],
+    fake: Callable[..., Tensors],
+) -> Any:
     """Registers one operator for CPU, CUDA and fake tensors and under vmap; returns it."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CPU")
-    _LIBRARY.impl(name, _on_cpu(kernel), "CUDA")
+    _LIBRARY.impl(name, on_cuda, "CUDA")
     torch.library.register_fake(f"dasp::{name}", fake, lib=_LIBRARY)
     operator = getattr(torch.ops.dasp, name)
 
@@ -125,10 +151,10 @@ def register(operator: Operator) -> Callable[..., Tensors]:
     def results(count: int) -> str:
         return "(" + ", ".join(["Tensor"] * count) + ")"
 
-    def backward_kernel(*tensors_and_needs: Any) -> Tensors:
+    def call_backward(backward: Callable[..., Tensors], *tensors_and_needs: Any) -> Tensors:
         *tensors, needs = tensors_and_needs
         inputs, outputs, grads = tensors[:num_inputs], tensors[num_inputs:split], tensors[split:]
-        return operator.backward(tuple(inputs), tuple(outputs), tuple(grads), needs)
+        return backward(tuple(inputs), tuple(outputs), tuple(grads), needs)
 
     def backward_fake(*tensors_and_needs: Any) -> Tensors:
         return tuple(
@@ -136,13 +162,19 @@ def register(operator: Operator) -> Callable[..., Tensors]:
         )
 
     forward_op = _define(
-        operator.name, f"({arguments(operator.inputs)}) -> {results(num_outputs)}", operator.forward, operator.fake
+        operator.name,
+        f"({arguments(operator.inputs)}) -> {results(num_outputs)}",
+        operator.forward,
+        _on_cuda(operator.name, lambda kernels: kernels.forward, operator.forward),
+        operator.fake,
     )
+    cpu_backward = partial(call_backward, operator.backward)
     backward_names = [*operator.inputs, *operator.outputs, *(f"grad_{name}" for name in operator.outputs)]
     backward_op = _define(
         f"{operator.name}_backward",
         f"({arguments(backward_names)}, bool[] needs) -> {results(num_inputs)}",
-        backward_kernel,
+        cpu_backward,
+        _on_cuda(operator.name, lambda kernels: partial(call_backward, kernels.backward), cpu_backward),
         backward_fake,
     )
 
