@@ -32,13 +32,13 @@ def _fake(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
     )
 
 
-def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     g, attack, release, zi = (tensor.contiguous() for tensor in inputs)
     gy, gzf = (tensor.contiguous() for tensor in grads)
     if g.numel() == 0:
         return torch.zeros_like(g), torch.zeros_like(attack), torch.zeros_like(release), gzf.clone()
     if not library.available():
-        return in_double(_vjp, like=0)((g, attack, release, zi), outputs, (gy, gzf))
+        return in_double(_vjp, like=0)((g, attack, release, zi), saved, (gy, gzf))
     gg = torch.empty_like(g)
     gattack, grelease, gzi = (torch.empty_like(zi) for _ in range(3))
     pointers = [g, attack, release, zi, None, None, gy, gzf, gg, gattack, grelease, gzi]
@@ -46,7 +46,7 @@ def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence
     return gg, gattack, grelease, gzi
 
 
-def _vjp(inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
+def _vjp(inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
     """With the branches known, the adjoint is a linear recurrence backwards in time."""
     g, attack, release, zi = inputs
     gy, gzf = grads

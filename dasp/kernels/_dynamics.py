@@ -96,13 +96,13 @@ def _fake(*inputs: Tensor) -> Tensors:
     return torch.empty_like(inputs[0], memory_format=contiguous), torch.empty_like(inputs[4], memory_format=contiguous)
 
 
-def _backward(shape: _Shape, inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def _backward(shape: _Shape, inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     x, curve, poles, makeup, zi = (tensor.contiguous() for tensor in inputs)
     gy, gzf = (tensor.contiguous() for tensor in grads)
     if x.numel() == 0:
         return (*(torch.zeros_like(tensor) for tensor in (x, curve, poles, makeup)), gzf.clone())
     if not library.available():
-        return in_double(partial(_vjp, shape), like=0)((x, curve, poles, makeup, zi), outputs, (gy, gzf))
+        return in_double(partial(_vjp, shape), like=0)((x, curve, poles, makeup, zi), saved, (gy, gzf))
     results = [torch.empty_like(tensor) for tensor in (x, curve, poles, makeup, zi)]
     groups, channels, samples = x.shape
     pointers = [x, curve, poles, makeup, zi, None, None, gy, gzf, *results]
@@ -110,7 +110,7 @@ def _backward(shape: _Shape, inputs: Tensors, outputs: Tensors, grads: Tensors, 
     return tuple(results)
 
 
-def _vjp(shape: _Shape, inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
+def _vjp(shape: _Shape, inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
     """Gain, smoother (a recurrence backwards in time), gain computer and level, each by its own derivative."""
     x, curve, poles, makeup, zi = inputs
     gy, gzf = grads

@@ -35,23 +35,23 @@ def _fake(a: Tensor, x: Tensor, zi: Tensor) -> Tensors:
     )
 
 
-def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     a, x, zi = (tensor.contiguous() for tensor in inputs)
-    y = outputs[0].contiguous()
+    y = saved[0].contiguous()
     gy, gzf = (tensor.contiguous() for tensor in grads)
     if x.numel() == 0:
         return torch.zeros_like(a), torch.zeros_like(x), gzf.clone()
     if not library.available():
-        return in_double(_vjp, like=0)((a, x, zi), outputs, (gy, gzf))
+        return in_double(_vjp, like=0)((a, x, zi), saved, (gy, gzf))
     ga, gx, gzi = torch.empty_like(a), torch.empty_like(x), torch.empty_like(zi)
     library.call("recurrence_backward", [a, None, zi, y, None, gy, gzf, ga, gx, gzi], list(x.shape))
     return ga, gx, gzi
 
 
-def _vjp(inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
+def _vjp(inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
     """The adjoint is the same recurrence backwards in time: gx[n] = gy[n] + a[n+1] gx[n+1]."""
     a, x, zi = inputs
-    y, _ = outputs
+    (y,) = saved
     gy, gzf = grads
     if x.shape[-1] == 0:
         return torch.zeros_like(a), torch.zeros_like(x), gzf.clone()
@@ -68,7 +68,9 @@ def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
     return recurrence(a, dx + da * delayed(y, zi), dzi)
 
 
-_call = register(Operator("recurrence", ("a", "x", "zi"), ("y", "zf"), _forward, _fake, _backward, _vjp, _jvp))
+_call = register(
+    Operator("recurrence", ("a", "x", "zi"), ("y", "zf"), _forward, _fake, _backward, _vjp, _jvp, saved=("y",))
+)
 
 
 def recurrence(a: Tensor, x: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:

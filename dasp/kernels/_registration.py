@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dasp.kernels import cuda
 
@@ -26,17 +27,24 @@ _LIBRARY = torch.library.Library("dasp", "DEF")
 class Operator:
     """What an operator brings.  All tensors have rows (or a divisor of their number) in front.
 
+    An operator with settings gets them as the first arguments of each of its functions.
+
     Attributes:
         name: Its name in `torch.ops.dasp`.
         inputs: Names of its inputs.
         outputs: Names of its outputs.
-        forward: The outputs, on the CPU.
-        fake: Outputs of the right shape and type, with nothing in them.
-        backward: `(inputs, outputs, grads, needs)` to gradients of the inputs, on the CPU, not differentiable; zeros
+        forward: The outputs, on the CPU; with `CHECKPOINTS` among `saved` it takes `differentiable` behind the inputs,
+            and returns the checkpoints behind the outputs: with nothing in them unless `differentiable`.
+        fake: Outputs of the right shape and type, with nothing in them; arguments and results as of `forward`.
+        backward: `(inputs, saved, grads, needs)` to gradients of the inputs, on the CPU, not differentiable; zeros
             where not needed.
-        vjp: `(inputs, outputs, grads)` to the same as a composition of differentiable operators: what double backward
+        vjp: `(inputs, saved, grads)` to the same as a composition of differentiable operators: what double backward
             differentiates.
         jvp: `(inputs, outputs, tangents)` to tangents of the outputs, as a composition of differentiable operators.
+        saved: Names of the outputs that `backward` and `vjp` get, and `CHECKPOINTS` where the CPU's backward pass has use
+            for something that is no output.
+        settings: Static arguments that follow the inputs in a call, as a schema names them: "int seed, float rate".
+        any_device: Whether forward and backward consist of torch's own operators, which run on every device.
     """
 
     name: str
@@ -44,9 +52,15 @@ class Operator:
     outputs: tuple[str, ...]
     forward: Callable[..., Tensors]
     fake: Callable[..., Tensors]
-    backward: Callable[[Tensors, Tensors, Tensors, Sequence[bool]], Tensors]
-    vjp: Callable[[Tensors, Tensors, Tensors], Tensors]
-    jvp: Callable[[Tensors, Tensors, Tensors], Tensors]
+    backward: Callable[..., Tensors]
+    vjp: Callable[..., Tensors]
+    jvp: Callable[..., Tensors]
+    saved: tuple[str, ...] = ()
+    settings: str = ""
+    any_device: bool = False
+
+
+CHECKPOINTS = "checkpoints"
 
 
 def _on_cpu(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
@@ -88,31 +102,49 @@ def _fold_rows(info: Any, in_dims: Sequence[int | None], arguments: Sequence[Any
             argument = argument.unsqueeze(0).expand(info.batch_size, *argument.shape)
         else:
             argument = argument.movedim(dim, 0)
-        folded.append(argument.reshape(-1, *argument.shape[2:]))
+        folded.append(argument.reshape(argument.shape[0] * argument.shape[1], *argument.shape[2:]))
     return folded
 
 
 def _unfold_rows(info: Any, outputs: Tensors) -> tuple[Tensors, tuple[int, ...]]:
-    unfolded = tuple(out.reshape(info.batch_size, -1, *out.shape[1:]) for out in outputs)
+    # Not -1 for the rows: there may be nothing in a tensor.
+    size = info.batch_size
+    unfolded = tuple(out.reshape(size, out.shape[0] // size, *out.shape[1:]) for out in outputs)
     return unfolded, (0,) * len(unfolded)
 
 
+def _packed(function: Callable[..., Tensors]) -> Callable[..., Tensor | Tensors]:
+    """In the form of torch, where an operator with one result returns it by itself."""
+
+    def call(*arguments: Any) -> Tensor | Tensors:
+        outputs = function(*arguments)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return call
+
+
+def _unpacked(outputs: Tensor | Sequence[Tensor]) -> Tensors:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
 def _define(
-    name: str,
-    schema: str,
-    kernel: Callable[..., Tensors],
-    on_cuda: Callable[..., Tensors],
-    fake: Callable[..., Tensors],
+    name: str, schema: str, kernel: Callable[..., Tensors], fake: Callable[..., Tensors], on_cuda: Callable[..., Tensors] | None
 ) -> Any:
-    """Registers one operator for CPU, CUDA and fake tensors and under vmap; returns it."""
+    """Registers one operator for devices, for fake tensors and under vmap; `kernel` runs on all without `on_cuda`."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, kernel, "CPU")
-    _LIBRARY.impl(name, on_cuda, "CUDA")
-    torch.library.register_fake(f"dasp::{name}", fake, lib=_LIBRARY)
+    if on_cuda is None:
+        _LIBRARY.impl(name, _packed(kernel), "CompositeExplicitAutograd")
+    else:
+        _LIBRARY.impl(name, _packed(kernel), "CPU")
+        _LIBRARY.impl(name, _packed(on_cuda), "CUDA")
+    torch.library.register_fake(f"dasp::{name}", _packed(fake), lib=_LIBRARY)
     operator = getattr(torch.ops.dasp, name)
 
-    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensors, tuple[int, ...]]:
-        return _unfold_rows(info, operator(*_fold_rows(info, in_dims, arguments)))
+    def vmap(
+        info: Any, in_dims: Sequence[int | None], *arguments: Any
+    ) -> tuple[Tensor | Tensors, int | tuple[int, ...]]:
+        outputs, dims = _unfold_rows(info, _unpacked(operator(*_fold_rows(info, in_dims, arguments))))
+        return (outputs, dims) if len(outputs) > 1 else (outputs[0], 0)
 
     torch.library.register_vmap(f"dasp::{name}", vmap, lib=_LIBRARY)
     return operator
@@ -139,90 +171,158 @@ def define_source(name: str, schema: str, kernel: Callable[..., Tensor], fake: C
     return getattr(torch.ops.dasp, name)
 
 
+def nothing(like: Tensor) -> Tensor:
+    """In the place of checkpoints that nobody will ask for."""
+    return like.new_empty(0)
+
+
+def _is_plain(inputs: Sequence[Tensor]) -> bool:
+    """Whether no derivative of any kind is asked for; as `torch.autograd.Function.apply` asks itself in torch 2.13."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs))
+
+
 def register(operator: Operator) -> Callable[..., Tensors]:
-    """Registers `operator` as `dasp::<name>` and returns the function to call."""
+    """Registers `operator` as `dasp::<name>` and returns the function to call, with inputs and then settings."""
     num_inputs, num_outputs = len(operator.inputs), len(operator.outputs)
-    vjp, jvp = in_double(operator.vjp, like=0), in_double(operator.jvp, like=1)
-    split = num_inputs + num_outputs
+    checkpoints = CHECKPOINTS in operator.saved
+    results = (*operator.outputs, CHECKPOINTS) if checkpoints else operator.outputs
+    kept = [results.index(name) for name in operator.saved]
+    split = num_inputs + len(kept)
+    end = split + num_outputs
 
-    def arguments(names: Sequence[str]) -> str:
-        return ", ".join(f"Tensor {name}" for name in names)
+    def arguments(names: Sequence[str], *others: str) -> str:
+        return ", ".join([*(f"Tensor {name}" for name in names), *filter(None, others)])
 
-    def results(count: int) -> str:
+    def tensors(count: int) -> str:
         return "(" + ", ".join(["Tensor"] * count) + ")"
 
-    def call_backward(backward: Callable[..., Tensors], *tensors_and_needs: Any) -> Tensors:
-        *tensors, needs = tensors_and_needs
-        inputs, outputs, grads = tensors[:num_inputs], tensors[num_inputs:split], tensors[split:]
-        return backward(tuple(inputs), tuple(outputs), tuple(grads), needs)
+    def settings_first(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+        """Called as the operator is: inputs, settings, and whether checkpoints are wanted."""
 
-    def backward_fake(*tensors_and_needs: Any) -> Tensors:
+        def call(*values: Any) -> Tensors:
+            flag = values[-1:] if checkpoints else ()
+            return function(*values[num_inputs : len(values) - len(flag)], *values[:num_inputs], *flag)
+
+        return call
+
+    def without_checkpoints(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+        """In the form of `Operator.forward`, of a kernel that keeps none."""
+        if not checkpoints:
+            return function
+        return lambda *values: (*function(*values[:-1]), nothing(values[-2]))
+
+    def grouped(backward: Callable[..., Tensors]) -> Callable[..., Tensors]:
+        def call(*values: Any) -> Tensors:
+            inputs, saved, grads = values[:num_inputs], values[num_inputs:split], values[split:end]
+            return backward(*values[end:-1], inputs, saved, grads, values[-1])
+
+        return call
+
+    def backward_fake(*values: Any) -> Tensors:
+        return tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in values[:num_inputs])
+
+    def define(
+        name: str,
+        schema: str,
+        kernel: Callable[..., Tensors],
+        fake: Callable[..., Tensors],
+        choose: Callable[[cuda.Kernels], Callable[..., Tensors]],
+    ) -> Any:
+        on_cuda = None if operator.any_device else _on_cuda(operator.name, choose, kernel)
+        return _define(name, schema, kernel, fake, on_cuda)
+
+    forward_op = define(
+        operator.name,
+        f"({arguments(operator.inputs, operator.settings, 'bool differentiable=True' if checkpoints else '')})"
+        f" -> {tensors(len(results))}",
+        settings_first(operator.forward),
+        settings_first(operator.fake),
+        lambda kernels: settings_first(without_checkpoints(kernels.forward)),
+    )
+    backward_names = [*operator.inputs, *operator.saved, *(f"grad_{name}" for name in operator.outputs)]
+    backward_op = define(
+        f"{operator.name}_backward",
+        f"({arguments(backward_names, operator.settings, 'bool[] needs')}) -> {tensors(num_inputs)}",
+        grouped(operator.backward),
+        backward_fake,
+        lambda kernels: grouped(kernels.backward),
+    )
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | Tensors) -> None:
+        outputs = _unpacked(output)
+        ctx.others = inputs[num_inputs:]
+        ctx.save_for_backward(*inputs[:num_inputs], *(outputs[index] for index in kept))
+        # Not materialised, since the gradient of checkpoints would be zeros of their size.
+        ctx.set_materialize_grads(False)
+        ctx.described = [(out.shape, out.dtype, out.device) for out in outputs[:num_outputs]]
+        if checkpoints:
+            ctx.mark_non_differentiable(outputs[num_outputs])
+
+    def setup_both(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:num_inputs], *output[:num_outputs])
+
+    def settings_of(ctx: Any) -> tuple[Any, ...]:
+        return tuple(ctx.others[:-1] if checkpoints else ctx.others)
+
+    def filled(ctx: Any, grads: Sequence[Tensor | None]) -> Tensors:
+        pairs = zip(grads[:num_outputs], ctx.described, strict=True)
         return tuple(
-            torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors_and_needs[:num_inputs]
+            torch.zeros(shape, dtype=dtype, device=device) if grad is None else grad
+            for grad, (shape, dtype, device) in pairs
         )
 
-    forward_op = _define(
-        operator.name,
-        f"({arguments(operator.inputs)}) -> {results(num_outputs)}",
-        operator.forward,
-        _on_cuda(operator.name, lambda kernels: kernels.forward, operator.forward),
-        operator.fake,
-    )
-    cpu_backward = partial(call_backward, operator.backward)
-    backward_names = [*operator.inputs, *operator.outputs, *(f"grad_{name}" for name in operator.outputs)]
-    backward_op = _define(
-        f"{operator.name}_backward",
-        f"({arguments(backward_names)}, bool[] needs) -> {results(num_inputs)}",
-        cpu_backward,
-        _on_cuda(operator.name, lambda kernels: partial(call_backward, kernels.backward), cpu_backward),
-        backward_fake,
-    )
-
-    def setup_context(ctx: Any, inputs: Tensors, output: Tensors) -> None:
-        ctx.save_for_backward(*inputs, *output)
-
-    def setup_both(ctx: Any, inputs: Tensors, output: Tensors) -> None:
-        ctx.save_for_backward(*inputs, *output)
-        ctx.save_for_forward(*inputs, *output)
-
-    def compiled_backward(ctx: Any, *grads: Tensor) -> Tensors:
-        return tuple(backward_op(*ctx.saved_tensors, *grads, list(ctx.needs_input_grad)))
+    def first_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        needs = list(ctx.needs_input_grad[:num_inputs])
+        gradients = backward_op(*ctx.saved_tensors, *filled(ctx, grads), *settings_of(ctx), needs)
+        return (*_unpacked(gradients), *(None for _ in ctx.others))
 
     torch.library.register_autograd(
-        f"dasp::{operator.name}", compiled_backward, setup_context=setup_context, lib=_LIBRARY
+        f"dasp::{operator.name}", first_backward, setup_context=setup_context, lib=_LIBRARY
     )
 
     class Eager(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Tensor) -> Tensors:
-            return tuple(forward_op(*inputs))
+        def forward(*values: Any) -> Tensors:
+            return _unpacked(forward_op(*values))
 
         setup_context = staticmethod(setup_both)
 
         @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensors:
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             # Grad mode is on in a backward pass only with create_graph, and always under torch.func.
             if not torch.is_grad_enabled():
-                return compiled_backward(ctx, *grads)
+                return first_backward(ctx, *grads)
             saved = ctx.saved_tensors
-            return vjp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), grads)
+            vjp = in_double(partial(operator.vjp, *settings_of(ctx)), like=0)
+            gradients = vjp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), filled(ctx, grads))
+            return (*gradients, *(None for _ in ctx.others))
 
         @staticmethod
-        def jvp(ctx: Any, *tangents: Tensor | None) -> Tensors:
+        def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
             saved = ctx.saved_tensors
-            pairs = zip(saved[:num_inputs], tangents, strict=True)
-            filled = tuple(torch.zeros_like(s) if t is None else t for s, t in pairs)
-            return jvp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), filled)
+            inputs, outputs = tuple(saved[:num_inputs]), tuple(saved[num_inputs:])
+            pairs = zip(inputs, tangents[:num_inputs], strict=True)
+            directions = tuple(torch.zeros_like(s) if t is None else t for s, t in pairs)
+            jvp = in_double(partial(operator.jvp, *settings_of(ctx)), like=1)
+            return (*jvp(inputs, outputs, directions), *((None,) if checkpoints else ()))
 
         @staticmethod
-        def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensors, tuple[int, ...]]:
-            return _unfold_rows(info, call(*_fold_rows(info, in_dims, inputs)))
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *values: Any) -> tuple[Tensors, tuple[int, ...]]:
+            folded = _fold_rows(info, in_dims, values)
+            return _unfold_rows(info, call(*(folded[:-1] if checkpoints else folded)))
 
     Eager.__name__ = Eager.__qualname__ = operator.name
 
-    def call(*inputs: Tensor) -> Tensors:
+    def call(*values: Any) -> Tensors:
         if torch.compiler.is_compiling():
-            return tuple(forward_op(*inputs))
-        return tuple(Eager.apply(*inputs))  # type: ignore[no-untyped-call]  # torch does not annotate it
+            flag = (torch.is_grad_enabled(),) if checkpoints else ()
+            return _unpacked(forward_op(*values, *flag))[:num_outputs]
+        plain = _is_plain(values[:num_inputs])
+        flag = (not plain,) if checkpoints else ()
+        outputs = forward_op(*values, *flag) if plain else Eager.apply(*values, *flag)  # type: ignore[no-untyped-call]
+        return _unpacked(outputs)[:num_outputs]
 
     return call

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from dasp.kernels._library import library
-from dasp.kernels._registration import Operator, Tensors, in_double, register
+from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, in_double, nothing, register
+
+# The states at the start of every so many samples are kept for the backward pass: a block of the C++ kernel.
+_BLOCK = 64
 
 
 def _coefficients_per_row(sos: Tensor, rows: int) -> Tensor:
@@ -31,45 +34,53 @@ def _scipy_sosfilt(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
     return torch.from_numpy(y).to(x.dtype), torch.from_numpy(zf)
 
 
-def _forward(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
+def _checkpoints(x: Tensor, sos: Tensor) -> Tensor:
+    return sos.new_empty(x.shape[0], -(-x.shape[1] // _BLOCK), sos.shape[1], 2)
+
+
+def _forward(x: Tensor, sos: Tensor, zi: Tensor, differentiable: bool = True) -> Tensors:
     x, sos, zi = x.contiguous(), sos.contiguous(), zi.contiguous()
     rows, samples = x.shape
     if rows == 0 or samples == 0 or sos.shape[1] == 0:
-        return x.clone(), zi.clone()
+        return x.clone(), zi.clone(), nothing(sos)
     if not library.available():
-        return _scipy_sosfilt(x, sos, zi)
+        return (*_scipy_sosfilt(x, sos, zi), nothing(sos))
     y, zf = torch.empty_like(x), torch.empty_like(zi)
-    share = rows // sos.shape[0]
-    pointers = [x, sos, zi, y, zf, None, None, None, None, None]
-    library.call("sosfilt", pointers, [rows, samples, sos.shape[1], share])
-    return y, zf
+    checkpoints = _checkpoints(x, sos) if differentiable else None
+    pointers = [x, sos, zi, y, zf, None, None, None, None, None, checkpoints]
+    library.call("sosfilt", pointers, [rows, samples, sos.shape[1], rows // sos.shape[0]])
+    return y, zf, nothing(sos) if checkpoints is None else checkpoints
 
 
-def _fake(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
+def _fake(x: Tensor, sos: Tensor, zi: Tensor, differentiable: bool = True) -> Tensors:
     return (
         torch.empty_like(x, memory_format=torch.contiguous_format),
         torch.empty_like(zi, memory_format=torch.contiguous_format),
+        _checkpoints(x, sos) if differentiable and x.device.type == "cpu" and library.available() else nothing(sos),
     )
 
 
-def _backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     x, sos, zi = (tensor.contiguous() for tensor in inputs)
     gy, gzf = (tensor.contiguous() for tensor in grads)
     rows, samples = x.shape
     if rows == 0 or samples == 0 or sos.shape[1] == 0:
         return gy.clone(), torch.zeros_like(sos), gzf.clone()
     if not library.available():
-        return in_double(_vjp, like=0)((x, sos, zi), outputs, (gy, gzf))
+        return in_double(_vjp, like=0)((x, sos, zi), saved, (gy, gzf))
+    (checkpoints,) = saved
+    if needs[1] and not checkpoints.numel():
+        checkpoints = _forward(x, sos, zi)[2]
     gx, gzi = torch.empty_like(x), torch.empty_like(zi)
     gsos = sos.new_empty(rows, *sos.shape[1:]) if needs[1] else None
-    pointers = [x, sos, zi, None, None, gy, gzf, gx, gsos, gzi]
+    pointers = [x, sos, zi, None, None, gy, gzf, gx, gsos, gzi, checkpoints]
     library.call("sosfilt_backward", pointers, [rows, samples, sos.shape[1], rows // sos.shape[0]])
     if gsos is None:
         return gx, torch.zeros_like(sos), gzi
     return gx, gsos.reshape(sos.shape[0], -1, *sos.shape[1:]).sum(1), gzi
 
 
-def _vjp(inputs: Tensors, outputs: Tensors, grads: Tensors) -> Tensors:
+def _vjp(inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
     """Section by section backwards: w = (1/A)^T g in reversed time, then g <- B^T w."""
     x, sos, zi = inputs
     gy, gzf = grads
@@ -136,7 +147,9 @@ def _signals(x: Tensor, sos: Tensor, zi: Tensor) -> list[Tensor]:
     return signals
 
 
-_call = register(Operator("sosfilt", ("x", "sos", "zi"), ("y", "zf"), _forward, _fake, _backward, _vjp, _jvp))
+_call = register(
+    Operator("sosfilt", ("x", "sos", "zi"), ("y", "zf"), _forward, _fake, _backward, _vjp, _jvp, saved=(CHECKPOINTS,))
+)
 
 
 def sosfilt(x: Tensor, sos: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <new>
 #include <system_error>
 #include <thread>
@@ -15,7 +16,7 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define DASP_X86 1
-#include <xmmintrin.h>
+#include <immintrin.h>
 #endif
 
 #if defined(_WIN32)
@@ -50,25 +51,37 @@ class FlushDenormals {
 #endif
 };
 
-// Runs task(i) for i in [0, count) on up to `threads` threads that live only during this call.  Which thread takes
-// which task never changes a result.  A task that cannot get memory returns false.
-template <typename Task>
-int parallel(int64_t count, int threads, const Task& task) {
-  std::atomic<int64_t> next{0};
-  std::atomic<bool> failed{false};
-  auto work = [&]() {
+// Runs first(i) for i in [0, firsts), then middle() once, then second(i) for i in [0, seconds), on up to `threads`
+// threads that live only during this call.  Which thread takes which task never changes a result.  What cannot get
+// memory returns false.
+template <typename First, typename Middle, typename Second>
+int parallel(int threads, int64_t firsts, const First& first, const Middle& middle, int64_t seconds, const Second& second) {
+  std::atomic<int64_t> next_first{0}, next_second{0}, done{0};
+  std::atomic<bool> failed{false}, joined{false};
+  auto work = [&](bool leads) {
     FlushDenormals guard;
-    for (int64_t i = next++; i < count; i = next++) {
-      if (!task(i)) failed = true;
+    for (int64_t i = next_first++; i < firsts; i = next_first++) {
+      if (!first(i)) failed = true;
+      ++done;
+    }
+    if (leads) {
+      while (done < firsts) std::this_thread::yield();
+      if (!failed && !middle()) failed = true;
+      joined = true;
+    }
+    while (!joined) std::this_thread::yield();
+    if (failed) return;
+    for (int64_t i = next_second++; i < seconds; i = next_second++) {
+      if (!second(i)) failed = true;
     }
   };
   std::vector<std::thread> extra;
   try {
-    for (int64_t i = 1; i < threads && i < count; ++i) extra.emplace_back(work);
+    for (int64_t i = 1; i < threads && i < seconds; ++i) extra.emplace_back(work, false);
   } catch (const std::exception&) {
     // No more threads to be had: this one does the rest.
   }
-  work();
+  work(true);
   for (auto& thread : extra) thread.join();
   return failed ? 1 : 0;
 }
@@ -84,7 +97,18 @@ struct SosfiltArgs {
   void* gx;             // rows, samples
   double* gsos;         // rows, sections, 5; null where no gradient is wanted
   double* gzi;          // rows, sections, 2
+  double* checkpoints;  // rows, blocks, sections, 2: the states at the start of every block; null where not wanted
   int64_t rows, samples, sections, share;
+};
+
+// A stretch of every row, cut into pieces of `samples` that are filtered side by side as if they were rows.
+struct SosfiltTask : SosfiltArgs {
+  int64_t total, offset, pieces;
+
+  explicit SosfiltTask(const SosfiltArgs& args) : SosfiltArgs(args), total(args.samples), offset(0), pieces(1) {}
+  int64_t filter(int64_t row) const { return row / pieces / share; }
+  int64_t sample(int64_t row) const { return offset + row % pieces * samples; }
+  int64_t element(int64_t row) const { return row / pieces * total + sample(row); }
 };
 
 struct BallisticsArgs {
@@ -214,13 +238,18 @@ int lanes_for(int64_t rows, int threads, int width) {
   return lanes;
 }
 
+int lanes_of(int64_t rows, int threads) {
+  const int widths[] = {baseline::kWidth, 4, 8};
+  return lanes_for(rows, threads, widths[isa()]);
+}
+
 template <typename Args, typename Kernel>
 int run(const Args& args, int threads, const Kernel& kernel) {
   if (args.rows == 0) return 0;
-  const int widths[] = {baseline::kWidth, 4, 8};
-  const int lanes = lanes_for(args.rows, threads, widths[isa()]);
-  const int64_t tasks = (args.rows + lanes - 1) / lanes;
-  return parallel(tasks, threads, [&](int64_t i) { return kernel(args, i * lanes, lanes); });
+  const int lanes = lanes_of(args.rows, threads);
+  const auto nothing = [](int64_t = 0) { return true; };
+  return parallel(threads, 0, nothing, nothing, (args.rows + lanes - 1) / lanes,
+                  [&](int64_t i) { return kernel(args, i * lanes, lanes); });
 }
 
 }  // namespace
@@ -246,8 +275,172 @@ int run(const Args& args, int threads, const Kernel& kernel) {
     });                                                                                               \
   }
 
-DASP_EXPORT(sosfilt, SosfiltArgs)
-DASP_EXPORT(sosfilt_backward, SosfiltArgs)
+namespace {
+
+constexpr int64_t kPieceBlock = 64;     // checkpoints lie this far apart
+constexpr int64_t kShortestPiece = 2048;  // shorter ones cost more to join than they save
+constexpr int64_t kMostSections = 16;   // the transition of more costs more than it saves
+
+// Pieces per row that fill the lanes of all threads; 1 where rows do that already.
+int64_t pieces_for(const SosfiltArgs& args, int threads) {
+  const int64_t widths[] = {baseline::kWidth, 4, 8};
+  const int64_t fitting = widths[isa()] * threads / args.rows, long_enough = args.samples / kShortestPiece;
+  const int64_t pieces = fitting < long_enough ? fitting : long_enough;
+  return pieces < 4 || args.sections > kMostSections ? 1 : pieces;
+}
+
+const double* transition(const double* sos, int64_t sections, int64_t samples, double* memory) {
+#if defined(DASP_MULTIVERSION)
+  if (isa() == kAvx512) return avx512::transition(sos, sections, samples, memory);
+  if (isa() == kAvx2) return avx2::transition(sos, sections, samples, memory);
+#endif
+  return baseline::transition(sos, sections, samples, memory);
+}
+
+// The states between pieces, from what each piece alone leaves behind: s' = A^samples s + alone, or backwards in time
+// with the transpose.  `between[piece]` is the state with which it starts; the last one is returned in `state`.
+void join(const SosfiltArgs& args, int64_t pieces, int64_t length, bool backwards, const double* alone, double* between,
+          double* state) {
+  const int64_t n = 2 * args.sections;
+  std::vector<double> memory(6 * n * n), next(n);
+  const double* power = nullptr;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    if (row % args.share == 0) power = transition(args.sos + row / args.share * args.sections * 5, args.sections, length, memory.data());
+    double* s = state + row * n;
+    for (int64_t i = 0; i < pieces; ++i) {
+      const int64_t piece = row * pieces + (backwards ? pieces - 1 - i : i);
+      std::memcpy(between + piece * n, s, n * sizeof(double));
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = alone[piece * n + j];
+        for (int64_t k = 0; k < n; ++k) sum += power[backwards ? k * n + j : j * n + k] * s[k];
+        next[j] = sum;
+      }
+      std::memcpy(s, next.data(), n * sizeof(double));
+    }
+  }
+}
+
+template <typename T>
+bool sosfilt_lanes(const SosfiltTask& task, int64_t first, int lanes) {
+  return DASP_DISPATCH(sosfilt<T>, task, first, lanes);
+}
+
+template <typename T>
+bool sosfilt_backward_lanes(const SosfiltTask& task, int64_t first, int lanes) {
+  return DASP_DISPATCH(sosfilt_backward<T>, task, first, lanes);
+}
+
+// What is left of every row behind its pieces.
+SosfiltTask remainder(const SosfiltArgs& args, const SosfiltTask& task) {
+  SosfiltTask last(args);
+  last.offset = task.pieces * task.samples;
+  last.samples = args.samples - last.offset;
+  return last;
+}
+
+SosfiltTask cut(const SosfiltArgs& args, int64_t pieces) {
+  SosfiltTask task(args);
+  task.pieces = pieces;
+  // An odd number of blocks: pieces a power of two apart would compete for the same lines of the cache.
+  task.samples = ((args.samples / pieces / kPieceBlock - 1) | 1) * kPieceBlock;
+  task.rows = args.rows * pieces;
+  return task;
+}
+
+// Runs `alone` over the pieces from rest, joins what they leave behind, and runs `task` from the joined states.
+template <typename Kernel>
+int run_pieces(const SosfiltTask& alone, const SosfiltTask& task, int threads, const Kernel& kernel,
+               const std::function<void()>& join_pieces) {
+  const int lanes = lanes_of(task.rows, threads);
+  const int64_t count = (task.rows + lanes - 1) / lanes;
+  return parallel(
+      threads, count, [&](int64_t i) { return kernel(alone, i * lanes, lanes); },
+      [&] {
+        try {
+          join_pieces();
+        } catch (const std::bad_alloc&) {
+          return false;
+        }
+        return true;
+      },
+      count, [&](int64_t i) { return kernel(task, i * lanes, lanes); });
+}
+
+template <typename T>
+int sosfilt(const SosfiltArgs& args, int threads) {
+  const int64_t pieces = pieces_for(args, threads), n = 2 * args.sections;
+  if (pieces == 1) return run(SosfiltTask(args), threads, sosfilt_lanes<T>);
+  SosfiltTask task = cut(args, pieces), alone = task, last = remainder(args, task);
+  std::vector<double> rest(task.rows * n), left(task.rows * n), start(task.rows * n), end(task.rows * n);
+  std::vector<double> state(args.zi, args.zi + args.rows * n);
+  alone.zi = rest.data();
+  alone.zf = left.data();
+  alone.y = nullptr;
+  alone.checkpoints = nullptr;
+  task.zi = start.data();
+  task.zf = end.data();
+  last.zi = state.data();
+  if (run_pieces(alone, task, threads, sosfilt_lanes<T>,
+                 [&] { join(args, pieces, task.samples, false, left.data(), start.data(), state.data()); })) {
+    return 1;
+  }
+  for (int64_t row = 0; row < args.rows; ++row) {
+    std::memcpy(&state[row * n], &end[((row + 1) * pieces - 1) * n], n * sizeof(double));
+  }
+  return run(last, 1, sosfilt_lanes<T>);
+}
+
+template <typename T>
+int sosfilt_backward(const SosfiltArgs& args, int threads) {
+  const int64_t pieces = pieces_for(args, threads), n = 2 * args.sections, width = 5 * args.sections;
+  if (pieces == 1) return run(SosfiltTask(args), threads, sosfilt_backward_lanes<T>);
+  SosfiltTask task = cut(args, pieces), alone = task, last = remainder(args, task);
+  std::vector<double> rest(task.rows * n), left(task.rows * n), end(task.rows * n), start(task.rows * n);
+  std::vector<double> state(args.rows * n), gsos(args.gsos ? task.rows * width : 0);
+  last.gzi = state.data();
+  alone.gzf = rest.data();
+  alone.gzi = left.data();
+  alone.gx = nullptr;
+  alone.gsos = nullptr;
+  task.gzf = end.data();
+  task.gzi = start.data();
+  task.gsos = args.gsos ? gsos.data() : nullptr;
+  if (run(last, 1, sosfilt_backward_lanes<T>)) return 1;
+  if (run_pieces(alone, task, threads, sosfilt_backward_lanes<T>,
+                 [&] { join(args, pieces, task.samples, true, left.data(), end.data(), state.data()); })) {
+    return 1;
+  }
+  for (int64_t row = 0; row < args.rows; ++row) {
+    std::memcpy(args.gzi + row * n, &start[row * pieces * n], n * sizeof(double));
+    for (int64_t piece = row * pieces; args.gsos && piece < (row + 1) * pieces; ++piece) {
+      for (int64_t i = 0; i < width; ++i) args.gsos[row * width + i] += gsos[piece * width + i];
+    }
+  }
+  return 0;
+}
+
+// A std::vector that finds no memory says so to the caller, and not as an exception.
+template <typename Work>
+int guarded(const Work& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
+}  // namespace
+
+#define DASP_EXPORT_SOSFILT(name)                                              \
+  DASP_API int dasp_##name##_f32(const SosfiltArgs* args, int threads) {       \
+    return args->rows ? guarded([&] { return name<float>(*args, threads); }) : 0;  \
+  }                                                                            \
+  DASP_API int dasp_##name##_f64(const SosfiltArgs* args, int threads) {       \
+    return args->rows ? guarded([&] { return name<double>(*args, threads); }) : 0; \
+  }
+
+DASP_EXPORT_SOSFILT(sosfilt)
+DASP_EXPORT_SOSFILT(sosfilt_backward)
 DASP_EXPORT(ballistics, BallisticsArgs)
 DASP_EXPORT(ballistics_backward, BallisticsArgs)
 DASP_EXPORT(dynamics, DynamicsArgs)
@@ -255,7 +448,7 @@ DASP_EXPORT(dynamics_backward, DynamicsArgs)
 DASP_EXPORT(recurrence, RecurrenceArgs)
 DASP_EXPORT(recurrence_backward, RecurrenceArgs)
 
-DASP_API int dasp_abi_version() { return 2; }
+DASP_API int dasp_abi_version() { return 3; }
 
 DASP_API const char* dasp_instruction_set() {
   static const char* const names[] = {"baseline", "avx2", "avx512"};

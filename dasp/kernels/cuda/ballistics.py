@@ -43,7 +43,7 @@ def forward(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
     return y, smooth(g, Poles(attack, release), zi, y)
 
 
-def backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     g, attack, release, zi = (tensor.contiguous() for tensor in inputs)
     gy, gzf = (tensor.contiguous() for tensor in grads)
     if g.numel() == 0:

@@ -34,7 +34,7 @@ def forward(direction: int, mean: bool, *inputs: Tensor) -> Tensors:
 
 
 def backward(
-    direction: int, mean: bool, inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]
+    direction: int, mean: bool, inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]
 ) -> Tensors:
     x, curve, poles, makeup, zi = (tensor.contiguous() for tensor in inputs)
     gy, gzf = (tensor.contiguous() for tensor in grads)

@@ -28,9 +28,9 @@ def forward(a: Tensor, x: Tensor, zi: Tensor) -> Tensors:
     return y, zf
 
 
-def backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     a, x, zi = (tensor.contiguous() for tensor in inputs)
-    y = outputs[0].contiguous()
+    y = saved[0].contiguous()
     gy, gzf = (tensor.contiguous() for tensor in grads)
     if x.numel() == 0:
         return torch.zeros_like(a), torch.zeros_like(x), gzf.clone()

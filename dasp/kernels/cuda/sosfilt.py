@@ -38,7 +38,7 @@ def forward(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
     return y, torch.cat(final, 1) if len(final) > 1 else final[0]
 
 
-def backward(inputs: Tensors, outputs: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
+def backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
     x, sos, zi = (tensor.contiguous() for tensor in inputs)
     gy, gzf = (tensor.contiguous() for tensor in grads)
     rows, samples = x.shape
