@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ _LIBRARY = torch.library.Library("dasp", "DEF")
 class Operator:
     """What an operator brings.  All tensors have rows (or a divisor of their number) in front.
 
+    An operator with settings gets them as the first arguments of each of its functions.
+
     Attributes:
         name: Its name in `torch.ops.dasp`.
         inputs: Names of its inputs.
@@ -34,6 +37,10 @@ class Operator:
         vjp: `(inputs, outputs, grads)` to the same as a composition of differentiable operators: what double backward
             differentiates.
         jvp: `(inputs, outputs, tangents)` to tangents of the outputs, as a composition of differentiable operators.
+        settings: Static arguments that follow the inputs in a call, as a schema names them: "int seed, float rate".
+        keeps_outputs: Whether the backward pass needs the outputs; without, backward and vjp get none, and whoever else
+            needs an output decides how long it lives.
+        any_device: Whether forward and backward consist of torch's own operators, which run on every device.
     """
 
     name: str
@@ -41,9 +48,12 @@ class Operator:
     outputs: tuple[str, ...]
     forward: Callable[..., Tensors]
     fake: Callable[..., Tensors]
-    backward: Callable[[Tensors, Tensors, Tensors, Sequence[bool]], Tensors]
-    vjp: Callable[[Tensors, Tensors, Tensors], Tensors]
-    jvp: Callable[[Tensors, Tensors, Tensors], Tensors]
+    backward: Callable[..., Tensors]
+    vjp: Callable[..., Tensors]
+    jvp: Callable[..., Tensors]
+    settings: str = ""
+    keeps_outputs: bool = True
+    any_device: bool = False
 
 
 def _on_cpu(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
@@ -68,25 +78,47 @@ def _fold_rows(info: Any, in_dims: Sequence[int | None], arguments: Sequence[Any
             argument = argument.unsqueeze(0).expand(info.batch_size, *argument.shape)
         else:
             argument = argument.movedim(dim, 0)
-        folded.append(argument.reshape(-1, *argument.shape[2:]))
+        folded.append(argument.reshape(argument.shape[0] * argument.shape[1], *argument.shape[2:]))
     return folded
 
 
 def _unfold_rows(info: Any, outputs: Tensors) -> tuple[Tensors, tuple[int, ...]]:
-    unfolded = tuple(out.reshape(info.batch_size, -1, *out.shape[1:]) for out in outputs)
+    unfolded = tuple(out.reshape(info.batch_size, out.shape[0] // info.batch_size, *out.shape[1:]) for out in outputs)
     return unfolded, (0,) * len(unfolded)
 
 
-def _define(name: str, schema: str, kernel: Callable[..., Tensors], fake: Callable[..., Tensors]) -> Any:
-    """Registers one operator for CPU, CUDA and fake tensors and under vmap; returns it."""
+def _packed(function: Callable[..., Tensors]) -> Callable[..., Tensor | Tensors]:
+    """In the form of torch, where an operator with one result returns it by itself."""
+
+    def call(*arguments: Any) -> Tensor | Tensors:
+        outputs = function(*arguments)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return call
+
+
+def _unpacked(outputs: Tensor | Sequence[Tensor]) -> Tensors:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _define(
+    name: str, schema: str, kernel: Callable[..., Tensors], fake: Callable[..., Tensors], any_device: bool
+) -> Any:
+    """Registers one operator for devices, for fake tensors and under vmap; returns it."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, kernel, "CPU")
-    _LIBRARY.impl(name, _on_cpu(kernel), "CUDA")
-    torch.library.register_fake(f"dasp::{name}", fake, lib=_LIBRARY)
+    if any_device:
+        _LIBRARY.impl(name, _packed(kernel), "CompositeExplicitAutograd")
+    else:
+        _LIBRARY.impl(name, _packed(kernel), "CPU")
+        _LIBRARY.impl(name, _packed(_on_cpu(kernel)), "CUDA")
+    torch.library.register_fake(f"dasp::{name}", _packed(fake), lib=_LIBRARY)
     operator = getattr(torch.ops.dasp, name)
 
-    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensors, tuple[int, ...]]:
-        return _unfold_rows(info, operator(*_fold_rows(info, in_dims, arguments)))
+    def vmap(
+        info: Any, in_dims: Sequence[int | None], *arguments: Any
+    ) -> tuple[Tensor | Tensors, int | tuple[int, ...]]:
+        outputs, dims = _unfold_rows(info, _unpacked(operator(*_fold_rows(info, in_dims, arguments))))
+        return (outputs, dims) if len(outputs) > 1 else (outputs[0], 0)
 
     torch.library.register_vmap(f"dasp::{name}", vmap, lib=_LIBRARY)
     return operator
@@ -116,45 +148,57 @@ def define_source(name: str, schema: str, kernel: Callable[..., Tensor], fake: C
 def register(operator: Operator) -> Callable[..., Tensors]:
     """Registers `operator` as `dasp::<name>` and returns the function to call."""
     num_inputs, num_outputs = len(operator.inputs), len(operator.outputs)
-    vjp, jvp = in_double(operator.vjp, like=0), in_double(operator.jvp, like=1)
-    split = num_inputs + num_outputs
+    kept = operator.outputs if operator.keeps_outputs else ()
+    split = num_inputs + len(kept)
+    end = split + num_outputs
 
-    def arguments(names: Sequence[str]) -> str:
-        return ", ".join(f"Tensor {name}" for name in names)
+    def arguments(names: Sequence[str], *others: str) -> str:
+        return ", ".join([*(f"Tensor {name}" for name in names), *filter(None, others)])
 
-    def results(count: int) -> str:
+    def tensors(count: int) -> str:
         return "(" + ", ".join(["Tensor"] * count) + ")"
 
-    def backward_kernel(*tensors_and_needs: Any) -> Tensors:
-        *tensors, needs = tensors_and_needs
-        inputs, outputs, grads = tensors[:num_inputs], tensors[num_inputs:split], tensors[split:]
-        return operator.backward(tuple(inputs), tuple(outputs), tuple(grads), needs)
+    def forward_kernel(*values: Any) -> Tensors:
+        return operator.forward(*values[num_inputs:], *values[:num_inputs])
 
-    def backward_fake(*tensors_and_needs: Any) -> Tensors:
-        return tuple(
-            torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors_and_needs[:num_inputs]
-        )
+    def forward_fake(*values: Any) -> Tensors:
+        return operator.fake(*values[num_inputs:], *values[:num_inputs])
+
+    def backward_kernel(*values: Any) -> Tensors:
+        inputs, outputs, grads = values[:num_inputs], values[num_inputs:split], values[split:end]
+        return operator.backward(*values[end:-1], inputs, outputs, grads, values[-1])
+
+    def backward_fake(*values: Any) -> Tensors:
+        return tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in values[:num_inputs])
 
     forward_op = _define(
-        operator.name, f"({arguments(operator.inputs)}) -> {results(num_outputs)}", operator.forward, operator.fake
+        operator.name,
+        f"({arguments(operator.inputs, operator.settings)}) -> {tensors(num_outputs)}",
+        forward_kernel,
+        forward_fake,
+        operator.any_device,
     )
-    backward_names = [*operator.inputs, *operator.outputs, *(f"grad_{name}" for name in operator.outputs)]
+    backward_names = [*operator.inputs, *kept, *(f"grad_{name}" for name in operator.outputs)]
     backward_op = _define(
         f"{operator.name}_backward",
-        f"({arguments(backward_names)}, bool[] needs) -> {results(num_inputs)}",
+        f"({arguments(backward_names, operator.settings, 'bool[] needs')}) -> {tensors(num_inputs)}",
         backward_kernel,
         backward_fake,
+        operator.any_device,
     )
 
-    def setup_context(ctx: Any, inputs: Tensors, output: Tensors) -> None:
-        ctx.save_for_backward(*inputs, *output)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | Tensors) -> None:
+        ctx.settings = inputs[num_inputs:]
+        ctx.save_for_backward(*inputs[:num_inputs], *(_unpacked(output) if operator.keeps_outputs else ()))
 
-    def setup_both(ctx: Any, inputs: Tensors, output: Tensors) -> None:
-        ctx.save_for_backward(*inputs, *output)
-        ctx.save_for_forward(*inputs, *output)
+    def setup_both(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:num_inputs], *output)
 
-    def compiled_backward(ctx: Any, *grads: Tensor) -> Tensors:
-        return tuple(backward_op(*ctx.saved_tensors, *grads, list(ctx.needs_input_grad)))
+    def compiled_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        needs = list(ctx.needs_input_grad[:num_inputs])
+        results = backward_op(*ctx.saved_tensors, *grads, *ctx.settings, needs)
+        return (*_unpacked(results), *(None for _ in ctx.settings))
 
     torch.library.register_autograd(
         f"dasp::{operator.name}", compiled_backward, setup_context=setup_context, lib=_LIBRARY
@@ -162,35 +206,40 @@ def register(operator: Operator) -> Callable[..., Tensors]:
 
     class Eager(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Tensor) -> Tensors:
-            return tuple(forward_op(*inputs))
+        def forward(*values: Any) -> Tensors:
+            return _unpacked(forward_op(*values))
 
         setup_context = staticmethod(setup_both)
 
         @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensors:
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
             # Grad mode is on in a backward pass only with create_graph, and always under torch.func.
             if not torch.is_grad_enabled():
                 return compiled_backward(ctx, *grads)
             saved = ctx.saved_tensors
-            return vjp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), grads)
+            vjp = in_double(partial(operator.vjp, *ctx.settings), like=0)
+            return (
+                *vjp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), grads),
+                *(None for _ in ctx.settings),
+            )
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Tensor | None) -> Tensors:
             saved = ctx.saved_tensors
-            pairs = zip(saved[:num_inputs], tangents, strict=True)
+            pairs = zip(saved[:num_inputs], tangents[:num_inputs], strict=True)
             filled = tuple(torch.zeros_like(s) if t is None else t for s, t in pairs)
+            jvp = in_double(partial(operator.jvp, *ctx.settings), like=1)
             return jvp(tuple(saved[:num_inputs]), tuple(saved[num_inputs:]), filled)
 
         @staticmethod
-        def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensors, tuple[int, ...]]:
-            return _unfold_rows(info, call(*_fold_rows(info, in_dims, inputs)))
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *values: Any) -> tuple[Tensors, tuple[int, ...]]:
+            return _unfold_rows(info, call(*_fold_rows(info, in_dims, values)))
 
     Eager.__name__ = Eager.__qualname__ = operator.name
 
-    def call(*inputs: Tensor) -> Tensors:
+    def call(*values: Any) -> Tensors:
         if torch.compiler.is_compiling():
-            return tuple(forward_op(*inputs))
-        return tuple(Eager.apply(*inputs))  # type: ignore[no-untyped-call]  # torch does not annotate it
+            return _unpacked(forward_op(*values))
+        return tuple(Eager.apply(*values))  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     return call
