@@ -184,7 +184,8 @@ def _overlap_save(rows: _Rows, signal: Tensor, h: Tensor, out: Tensor) -> None:
         transform(group.start, count, heard[..., kept : kept + count, :])
         total = product[..., :count, :]
         torch.mul(heard[..., kept : kept + count, :], h[..., :1, :], out=total)
-        for part in range(1, plan.parts):
+        # What lies before the first known block is silent.
+        for part in range(1, min(plan.parts, group.stop + before)):
             total.addcmul_(heard[..., kept - part : kept - part + count, :], h[..., part : part + 1, :])
         if kept:
             heard[..., :kept, :] = heard[..., count : count + kept, :].clone()
@@ -245,16 +246,18 @@ def _correlate(rows: _Rows, signal: Tensor, h: Tensor, gy: Tensor, gsignal: Tens
             reached[..., count : count + kept, :] = reached[..., :kept, :].clone()
         reached[..., :count, :] = _spectra(_frames(gy, begin - past, count, plan.hop + plan.part - 1, plan.hop), plan)
         work = product[..., :count, :]
+        # What lies after the last block is silent.
+        parts = min(plan.parts, groups[-1].stop - group.start)
         if gh is not None:
             here = _spectra(_frames(signal, begin, count, plan.hop, plan.hop), plan).conj_physical_()
             dims = (1, 2, 3) if gh.shape[2] < gy.shape[2] else (1, 3)
-            for part in range(plan.parts):
+            for part in range(parts):
                 torch.mul(here, reached[..., part : part + count, :], out=work)
                 gh[..., part, :] += work.sum(dims, keepdim=True).squeeze(3)
             del here
         if gsignal is not None:
             torch.mul(reached[..., :count, :], h[..., :1, :], out=work)
-            for part in range(1, plan.parts):
+            for part in range(1, parts):
                 work.addcmul_(reached[..., part : part + count, :], h[..., part : part + 1, :])
             total = work.sum(2, keepdim=True) if signal.shape[2] < work.shape[2] else work
             _write(_signals(total, plan)[..., : plan.hop], gsignal[..., begin:end])

@@ -120,16 +120,16 @@ def _decay(
     seed: int, sample_rate: float, bands_hz: Sequence[float], length: int, level: Tensor, rate: Tensor, end: Tensor
 ) -> Tensors:
     noise = _kernel(seed, sample_rate, bands_hz, length, rate.dtype, rate.device)
-    response = rate.new_zeros(rate.shape[0], 2, length)
+    response = rate.new_empty(rate.shape[0], 2, length)
     envelope: Tensor | None = None
     for samples in _chunks(length, rate):
         if envelope is None:
             envelope = torch.exp(-rate.unsqueeze(-1) * _times(samples.stop, rate))
         weight = (level * torch.exp(-rate * samples.start)).unsqueeze(-1)
-        into, count = response[..., samples], samples.stop - samples.start
-        for band, of_band in enumerate(noise[..., samples]):
-            into.addcmul_((weight[:, band] * envelope[:, band, :count]).unsqueeze(-2), of_band)
-        into.masked_fill_(~_sound(samples, end), 0.0)
+        shape = weight * envelope[..., : samples.stop - samples.start]
+        for channel in range(2):
+            response[:, channel, samples] = (shape * noise[:, channel, samples]).sum(-2)
+        response[..., samples].masked_fill_(~_sound(samples, end), 0.0)
     return (response,)
 
 
@@ -153,16 +153,17 @@ def _decay_backward(
     level, rate, end = inputs
     noise = _kernel(seed, sample_rate, bands_hz, length, rate.dtype, rate.device)
     sums = rate.new_zeros(2, *rate.shape, dtype=torch.float64)
-    basis: Tensor | None = None
+    time: Tensor | None = None
     for samples in _chunks(length, rate):
-        if basis is None:
+        if time is None:
             time = _times(samples.stop, rate)
             envelope = torch.exp(-rate.unsqueeze(-1) * time)
-            basis = torch.stack([envelope, time * envelope], -2)
         count = samples.stop - samples.start
-        grad = grads[0][..., samples].masked_fill(~_sound(samples, end), 0.0)
-        products = [(grad * of_band).sum(-2) for of_band in noise[..., samples]]
-        still, moved = (basis[..., :count] @ torch.stack(products, 1).unsqueeze(-1)).squeeze(-1).double().unbind(-1)
+        grad = grads[0][..., samples].masked_fill(~_sound(samples, end), 0.0).unsqueeze(-2)
+        q = grad[:, 0] * noise[:, 0, samples]
+        q.addcmul_(grad[:, 1], noise[:, 1, samples]).mul_(envelope[..., :count])
+        still = q.sum(-1).double()
+        moved = q.mul_(time[:count]).sum(-1).double()
         sums += torch.exp(-rate.double() * samples.start) * torch.stack([still, samples.start * still + moved])
     glevel, moment = sums.to(rate.dtype)
     return glevel, -level * moment, torch.zeros_like(end)
