@@ -1,8 +1,9 @@
 """The one declaration of a processor: its own signature, read once.
 
 A processor is a pure function `f(x, sample_rate, *controls, *options)`.  A control is an argument annotated with a
-`Param`; an argument annotated with a `Signal` is further audio that the processor needs; every other argument after
-`sample_rate` is an option, a static setting.  Whatever needs to know about controls asks the `Spec` in `PROCESSORS`.
+`Param`; an argument annotated with a `Signal` is further audio that the processor needs; a last, keyword-only argument
+`state` is what a processor with memory remembers; every other argument after `sample_rate` is an option, a static
+setting.  Whatever needs to know about controls asks the `Spec` in `PROCESSORS`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 Control: TypeAlias = float | Tensor | Sequence[float]
 """The value of a control: a number, a tensor, or one number per band."""
+
+State: TypeAlias = dict[str, Tensor]
+"""What a processor remembers from one block of audio to the next, by name; `{}` is at rest."""
 
 # A biquad designed above this share of the sample rate is no longer the filter its controls describe.
 _HIGHEST_FREQUENCY = 0.49
@@ -122,6 +126,11 @@ class Spec:
     automation: bool = False
     linear: bool = False
     fft: bool = False
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it takes a state, and then returns the next one beside the audio."""
+        return "state" in inspect.signature(self.function).parameters
 
     def size(self, name: str, options: Mapping[str, Any] | None = None) -> int | None:
         """Values per item of one control, None for a control without a band dimension."""
@@ -241,10 +250,35 @@ PROCESSORS: dict[str, Spec] = {}
 """Every declared processor by name."""
 
 _F = TypeVar("_F", bound=Callable[..., Tensor])
+_P = ParamSpec("_P")
+
+
+class StatefulProcessor(Protocol[_P]):
+    """How type checkers see a processor with memory: a pair when a state is given, else audio alone."""
+
+    @typing.overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts, and it asks for a state
+        self, x: Tensor, sample_rate: float, *args: object, state: State, **kwargs: object
+    ) -> tuple[Tensor, State]: ...
+
+    @typing.overload
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> Tensor: ...
+
+
+class _Decorator(Protocol):
+    @typing.overload
+    def __call__(self, function: _F) -> _F: ...  # type: ignore[overload-overlap]  # the first that fits counts
+
+    @typing.overload
+    def __call__(self, function: Callable[_P, Tensor | tuple[Tensor, State]]) -> StatefulProcessor[_P]: ...
 
 
 @typing.overload
-def processor(function: _F) -> _F: ...
+def processor(function: _F) -> _F: ...  # type: ignore[overload-overlap]  # the first that fits counts
+
+
+@typing.overload
+def processor(function: Callable[_P, Tensor | tuple[Tensor, State]]) -> StatefulProcessor[_P]: ...
 
 
 @typing.overload
@@ -256,16 +290,19 @@ def processor(
     automation: bool = False,
     linear: bool = False,
     fft: bool = False,
-) -> Callable[[_F], _F]: ...
+) -> _Decorator: ...
 
 
-def processor(function: _F | None = None, **flags: Any) -> Any:
+def processor(function: Callable[..., Any] | None = None, **flags: Any) -> Any:
     """Registers a function as a processor and returns that same function.
 
     Its signature is the declaration; the docstring gets a line for each control.  The flags are those of `Spec`.
+    With `*, state: State | None = None` at the end, a processor with memory returns audio alone for None, and for a
+    state the pair of audio and next state.
 
     Raises:
-        TypeError: If the signature does not begin with x and sample_rate, or a control has no default.
+        TypeError: If the signature does not begin with x and sample_rate, a control has no default, or a state is not
+            keyword-only with the default None.
     """
     if function is None:
         return lambda f: processor(f, **flags)
@@ -287,6 +324,10 @@ def _read(function: Callable[..., Tensor], flags: Mapping[str, Any]) -> Spec:
     signals: dict[str, Signal] = {}
     options: dict[str, Any] = {}
     for argument in arguments[2:]:
+        if argument.name == "state":
+            if argument.kind is not argument.KEYWORD_ONLY or argument.default is not None:
+                raise TypeError(f"{name}: state must be keyword-only with the default None")
+            continue
         marks = getattr(hints[argument.name], "__metadata__", ())
         param = next((mark for mark in marks if isinstance(mark, Param)), None)
         signal = next((mark for mark in marks if isinstance(mark, Signal)), None)

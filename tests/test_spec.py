@@ -13,7 +13,7 @@ from torch import Tensor
 
 import dasp
 from dasp import PROCESSORS, Param, Spec
-from dasp._spec import Control, control_line
+from dasp._spec import Control, State, control_line
 
 RATE = 44100
 ALL = [pytest.param(p, id=f"{s.name}.{n}") for s in PROCESSORS.values() for n, p in s.controls.items()]
@@ -125,6 +125,23 @@ def test_the_decorator_returns_the_function_and_reads_its_signature():
         PROCESSORS.pop("tilt", None)
 
 
+def test_a_state_is_neither_control_nor_option():
+    def hold(
+        x: Tensor, sample_rate: float, order: int = 2, *, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
+        return x if state is None else (x, {"last": x[..., -1]})
+
+    try:
+        assert dasp.processor(hold) is hold
+        spec = PROCESSORS["hold"]
+        assert spec.stateful
+        assert spec.options == {"order": 2}
+        assert not spec.controls
+        assert not PROCESSORS["gain"].stateful
+    finally:
+        PROCESSORS.pop("hold", None)
+
+
 def test_wrong_signatures_are_refused():
     def backwards(sample_rate: float, x: Tensor) -> Tensor:
         return x
@@ -132,8 +149,17 @@ def test_wrong_signatures_are_refused():
     def required(x: Tensor, sample_rate: float, level: float) -> Tensor:
         return x
 
+    def positional(x: Tensor, sample_rate: float, state: State | None = None) -> Tensor:
+        return x
+
+    def required_state(x: Tensor, sample_rate: float, *, state: State) -> Tensor:
+        return x
+
     with pytest.raises(TypeError, match="first arguments are x and sample_rate"):
         dasp.processor(backwards)
+    for function in (positional, required_state):
+        with pytest.raises(TypeError, match="state must be keyword-only with the default None"):
+            dasp.processor(function)
     with pytest.raises(TypeError, match="level has no default"):
         dasp.processor(required)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-import scipy.fft
 import torch
 from torch import Tensor
 
-from dasp._checks import broadcasts, check_audio, check_call, control
-from dasp._spec import PROCESSORS, Control, Param, Signal, processor
+from dasp._checks import broadcasts, check_audio, check_call, control, shape_text
+from dasp._spec import PROCESSORS, Control, Param, Signal, State, processor
+from dasp.functional.convolution import fft_convolve, last_samples
 from dasp.functional.level import amplitude
-from dasp.kernels import band_noise
+from dasp.kernels import decaying_noise, delay
 
 OCTAVES_HZ = (31.25, 62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 """Centres of the default bands."""
@@ -40,62 +40,62 @@ def _longest(argument: str, value: Tensor) -> float:
 
 
 def _impulse_response(
-    decay: Tensor, band_gain: Tensor, sample_rate: float, seed: int, bands_hz: tuple[float, ...], samples: int
+    decay: Tensor,
+    band_gain: Tensor,
+    sample_rate: float,
+    seed: int,
+    bands_hz: tuple[float, ...],
+    samples: int | None,
 ) -> Tensor:
-    """`(*batch, 2, length)` from controls `(*batch, bands)`; never longer than the audio."""
+    """`(*batch, 2, length)` from controls `(*batch, bands)`, no longer than `samples`."""
     decay = decay.clamp_min(_SHORTEST_DECAY_S)
-    length = max(1, min(math.ceil(_longest("decay_s", decay) * sample_rate) + 1, samples))
-    noise = band_noise(seed, sample_rate, bands_hz, length, decay)
+    length = math.ceil(_longest("decay_s", decay) * sample_rate) + 1
+    if samples is not None:
+        length = max(1, min(length, samples))
     rate = _SIXTY_DB / (decay * sample_rate)
     # The sum of exp(-2 rate n) over all n is 1 / (1 - exp(-2 rate)): at 0 dB white noise keeps its power.
     level = amplitude(band_gain) * torch.sqrt(-torch.expm1(-2 * rate))
-    time = torch.arange(length, dtype=decay.dtype, device=decay.device)
-    response = torch.zeros((*decay.shape[:-1], 2, length), dtype=decay.dtype, device=decay.device)
-    for band in range(decay.shape[-1]):
-        envelope = level[..., band, None] * torch.exp(-rate[..., band, None] * time)
-        response = response + envelope.unsqueeze(-2) * noise[band]
     # Each item ends where its own longest decay has reached -60 dB, however long the noise is.
-    end = decay.detach().amax(-1, keepdim=True) * sample_rate
-    return torch.where((time <= end).unsqueeze(-2), response, 0.0)
+    end = decay.detach().amax(-1) * sample_rate
+    *batch, bands = decay.shape
+    rows = math.prod(batch)
+    response = decaying_noise(
+        level.reshape(rows, bands), rate.reshape(rows, bands), end.reshape(rows), seed, sample_rate, bands_hz, length
+    )
+    return response.reshape(*batch, 2, length)
 
 
-def _delay_spectrum(delay: Tensor, size: int) -> Tensor:
-    """Spectrum of a delay in samples, third-order Lagrange interpolation between whole ones; exact for those."""
-    whole = (torch.floor(delay.detach()) - 1).clamp_min(0)
-    part = delay - whole
-    weights = [
-        (part - 1) * (part - 2) * (part - 3) / -6,
-        part * (part - 2) * (part - 3) / 2,
-        part * (part - 1) * (part - 3) / -2,
-        part * (part - 1) * (part - 2) / 6,
-    ]
-    index = torch.arange(size // 2 + 1, dtype=torch.float64, device=delay.device)
-    # Whole delays times indices are exact in float64, where their phases are reduced before they lose precision.
-    phase = torch.remainder(whole.double() * index, size).to(delay.dtype) * (-2 * math.pi / size)
-    angle = (index * (-2 * math.pi / size)).to(delay.dtype)
-    step = torch.polar(torch.ones_like(angle), angle)
-    first, second, third, fourth = weights
-    return torch.polar(torch.ones_like(phase), phase) * (first + step * (second + step * (third + step * fourth)))
+def _delayed(response: Tensor, samples: Tensor, length: int) -> Tensor:
+    """Responses `(*batch, 2, taps)` later by `(*batch)` samples, cut or filled to a length."""
+    batch = torch.broadcast_shapes(response.shape[:-2], samples.shape)
+    rows = math.prod(batch)
+    responses = response.expand(*batch, *response.shape[-2:]).reshape(rows, *response.shape[-2:])
+    return delay(responses, samples.expand(batch).reshape(rows), length).reshape(*batch, 2, length)
 
 
-def _transform_length(samples: int) -> int:
-    """An even length of at least `samples` that transforms fast; under compile it may be symbolic."""
-    if torch.compiler.is_compiling():
-        return (samples + 4095) // 4096 * 4096
-    return 2 * int(scipy.fft.next_fast_len((samples + 1) // 2))
+def _past(name: str, state: State, x: Tensor) -> Tensor:
+    """What a state says of the audio before x."""
+    unknown = sorted(set(state) - {"input"})
+    if unknown:
+        raise ValueError(f"{name}: state has {unknown[0]!r}, expected 'input' alone, or {{}} at rest")
+    past = state.get("input", x[..., :0])
+    if past.shape[:-1] != x.shape[:-1]:
+        raise ValueError(
+            f"{name}: state 'input' has shape {shape_text(past.shape)}, "
+            f"expected {shape_text(x.shape[:-1])} + (taps - 1,) to match x of shape {shape_text(x.shape)}"
+        )
+    return past.to(x.dtype)
 
 
-def _convolve(x: Tensor, response: Tensor, delay: Tensor | None, longest_delay: int) -> Tensor:
-    """The first samples of x * response, as many as x has; channels broadcast."""
-    samples = x.shape[-1]
-    if x.numel() == 0:
-        return x * response[..., :1]
-    size = _transform_length(samples + response.shape[-1] - 1 + longest_delay)
-    spectrum = torch.fft.rfft(response, size)
-    if delay is not None:
-        spectrum = spectrum * _delay_spectrum(delay, size)
-    y: Tensor = torch.fft.irfft(torch.fft.rfft(x, size) * spectrum, size)
-    return y[..., :samples]
+def _reverberate(
+    x: Tensor, audio: Tensor, response: Tensor, amount: Tensor, past: Tensor | None
+) -> Tensor | tuple[Tensor, State]:
+    """Dry and convolved audio in the type of x, and with a past what the next block needs."""
+    wet = fft_convolve(audio, response, past)
+    y = torch.lerp(audio, wet, amount).to(x.dtype)
+    if past is None:
+        return y
+    return y, {"input": last_samples(audio, past, response.shape[-1] - 1)}
 
 
 @processor(channels=(1, 2), channels_out=2, linear=True, fft=True)
@@ -111,7 +111,9 @@ def noise_shaped_reverb(
     pre_delay_ms: Annotated[Control, Param("ms", 0, 100, meaning="Delay of the reverberation.", domain=(0, 500))] = 0.0,
     seed: int = 0,
     bands_hz: tuple[float, ...] = OCTAVES_HZ,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Reverberation by noise that decays in each band with its own T60.
 
     h(t) = sum over bands of 10^(band_gain_db / 20) c 10^(-3 t / decay_s) n(t), with band-filtered noise n that depends
@@ -125,19 +127,24 @@ def noise_shaped_reverb(
         seed: Seed of the noise.
         bands_hz: Centres of the bands, rising; they cross over on a logarithmic scale, and the outer ones reach to 0 Hz
             and to half the sample rate.  Bands centred above that are silent.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
         Audio `(*batch, 2, samples)`; the tail beyond the last sample is cut.  The impulse response ends where the
-        longest decay of an item has reached -60 dB.
+        longest decay of an item has reached -60 dB.  With a state, the pair of that and the next state:
+        `{"input": (*batch, channels of x, taps - 1)}`, the end of the input, where taps is the length of the impulse
+        response with the longest decay and pre-delay of all items.
 
     Raises:
         TypeError: If x is not floating-point audio.
         ValueError: If x has more than two channels, or a control does not have one value per band, does not match x,
-            differs between channels or changes with time.
+            differs between channels or changes with time, or a state is not one of this processor for x.
 
     Domain:
         decay_s acts as clamped to at least 1 ms.  Under torch.compile and vmap, where values cannot be read, an impulse
-        response ends at the top of the usual range, 5 s, and a pre-delay must stay within its usual range.
+        response ends at the top of the usual range, 5 s, and a pre-delay must stay within its usual range.  Controls
+        that differ from block to block act from the beginning of a block, on the reverberation of what came before it
+        too; what a longer impulse response asks for beyond the state it is given is silence.
 
     Example:
         >>> F.noise_shaped_reverb(torch.zeros(1, 4410), 44100, decay_s=0.5).shape
@@ -154,13 +161,16 @@ def noise_shaped_reverb(
         for argument, value in (("mix", mix), ("pre_delay_ms", pre_delay_ms))
     )
     gains, decays = torch.broadcast_tensors(gains, decays)
-    delay = None if isinstance(pre_delay_ms, (int, float)) and pre_delay_ms == 0 else delay_ms * (sample_rate / 1000)
-    longest = 0 if delay is None else math.ceil(_longest("pre_delay_ms", delay_ms) * sample_rate / 1000) + 3
-    response = _impulse_response(
-        decays.squeeze(-2), gains.squeeze(-2), sample_rate, seed, tuple(bands_hz), audio.shape[-1]
-    )
-    wet = _convolve(audio, response, delay, longest)
-    return ((1 - amount) * audio + amount * wet).to(x.dtype)
+    past = None if state is None else _past(name, state, audio)
+    # Without a state no more of the impulse response is heard than there is audio; with one its length must not depend
+    # on that of a block.
+    limit = audio.shape[-1] if past is None else None
+    response = _impulse_response(decays.squeeze(-2), gains.squeeze(-2), sample_rate, seed, tuple(bands_hz), limit)
+    if not (isinstance(pre_delay_ms, (int, float)) and pre_delay_ms == 0):
+        length = response.shape[-1] + math.ceil(_longest("pre_delay_ms", delay_ms) * sample_rate / 1000) + 3
+        length = length if limit is None else max(1, min(length, limit))
+        response = _delayed(response, delay_ms.squeeze((-1, -2)) * (sample_rate / 1000), length)
+    return _reverberate(x, audio, response, amount, past)
 
 
 def _one_setting(name: str, argument: str, value: Tensor) -> Tensor:
@@ -177,20 +187,26 @@ def convolution_reverb(
         Tensor, Signal("Impulse response `(*batch, channels, taps)`; either channels or x may be mono.")
     ],
     mix: Annotated[Control, Param("", 0, 1, meaning="Share of the reverberation.", domain=(0, 1))] = 1.0,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Reverberation by convolution with an impulse response: y = (1 - mix) x + mix (h * x).
 
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
         Audio `(*batch, channels, samples)`, with as many channels as the wider of the two; the tail beyond the last
-        sample is cut.
+        sample is cut.  With a state, the pair of that and the next state:
+        `{"input": (*batch, channels of x, taps - 1)}`, the end of the input.  Float32 audio is transformed in float32,
+        with an error of about -130 dB of the largest sample.
 
     Raises:
         TypeError: If x or impulse_response is not floating-point audio.
-        ValueError: If impulse_response has no taps, or it or mix does not match x.
+        ValueError: If impulse_response has no taps, it or mix does not match x, or a state is not one of this processor
+            for x.
 
     Domain:
         Any real mix.
@@ -213,6 +229,5 @@ def convolution_reverb(
             f"{(*audio.shape[:-1],)} + (taps,) to match x of shape {tuple(x.shape)}"
         )
     amount = control(name, "mix", mix, audio)
-    response = impulse_response.to(audio.dtype)[..., : max(1, audio.shape[-1])]
-    wet = _convolve(audio, response, None, 0)
-    return ((1 - amount) * audio + amount * wet).to(x.dtype)
+    past = None if state is None else _past(name, state, audio)
+    return _reverberate(x, audio, impulse_response.to(audio.dtype), amount, past)

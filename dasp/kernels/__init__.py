@@ -12,13 +12,25 @@ import torch
 
 from dasp.kernels import cuda
 from dasp.kernels._ballistics import ballistics
+from dasp.kernels._convolution import convolve
+from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
-from dasp.kernels._noise import band_noise
+from dasp.kernels._noise import band_noise, decaying_noise
 from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
 
-__all__ = ["ballistics", "band_noise", "describe", "dynamics", "recurrence", "sosfilt"]
+__all__ = [
+    "ballistics",
+    "band_noise",
+    "convolve",
+    "decaying_noise",
+    "delay",
+    "describe",
+    "dynamics",
+    "recurrence",
+    "sosfilt",
+]
 
 
 def _use_one_thread() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import scipy.signal
 import torch
+from hypothesis import given
 
 import dasp.functional as F
 from dasp.functional.reverb import OCTAVES_HZ
@@ -44,6 +47,7 @@ def single_bands(sample_rate: float, decay_s: float, seed: int) -> np.ndarray:
 def t60(energy: np.ndarray, sample_rate: float) -> float:
     """T60 of an energy envelope, from the slope of its backward integral between -5 and -35 dB (ISO 3382)."""
     left = np.cumsum(energy[::-1])[::-1]
+    left = left[left > 0]  # A response that has ended is silent.
     level = 10 * np.log10(left / left[0])
     part = np.flatnonzero((level <= -5) & (level >= -35))
     return -60 / np.polyfit(part / sample_rate, level[part], 1)[0]
@@ -339,6 +343,123 @@ def test_an_impulse_passes_audio_and_a_delayed_one_delays_it():
     h[0, 5] = 0.5
     want = 0.5 * np.pad(array(x), ((0, 0), (5, 0)))[:, :101]
     assert relative_error(F.convolution_reverb(x, 44100, h), want) <= FFT_64
+
+
+# Blocks
+
+
+def in_blocks(process, x, lengths):
+    """Output of a stateful processor block by block, gradients and all, and the last state."""
+    state, blocks, start = {}, [], 0
+    for length in lengths:
+        y, state = process(x[..., start : start + length], state)
+        blocks.append(y)
+        start += length
+    return torch.cat(blocks, -1), state
+
+
+def cuts(samples):
+    """Lengths of blocks of audio, some of them 0."""
+    edges = st.lists(st.integers(0, samples), max_size=6).map(lambda drawn: [0, *sorted(drawn), samples])
+    return edges.map(lambda e: [b - a for a, b in itertools.pairwise(e)])
+
+
+@given(lengths=cuts(600), taps=st.integers(1, 700), channels=st.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1)]))
+def test_convolution_in_blocks_equals_the_whole(lengths, taps, channels):
+    own, of_response = channels
+    x, h = (torch.from_numpy(noise(seed, *shape)) for seed, shape in ((0, (2, own, 600)), (1, (of_response, taps))))
+    mix = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    results = []
+    for whole in (True, False):
+        points = [value.clone().requires_grad_() for value in (x, h, mix)]
+        if whole:
+            y = F.convolution_reverb(points[0], 44100, *points[1:])
+        else:
+            y, state = in_blocks(
+                lambda block, state, points=points: F.convolution_reverb(block, 44100, *points[1:], state=state),
+                points[0],
+                lengths,
+            )
+            want = torch.nn.functional.pad(x, (taps, 0))[..., 600 + 1 :]
+            assert torch.equal(state["input"], want)
+        weights = torch.from_numpy(noise(2, *y.shape))
+        results.append([y, *torch.autograd.grad(y, points, weights)])
+    for got, want in zip(*results[::-1], strict=True):
+        assert relative_error(got, array(want)) <= 1e-12
+
+
+@given(lengths=cuts(700), delay_ms=st.sampled_from([0.0, 0.3, 5.0]))
+def test_noise_in_blocks_equals_the_whole(lengths, delay_ms):
+    bands_hz = (200.0, 1000.0)
+    controls = {
+        "band_gain_db": torch.tensor([-3.0, 2.0], dtype=torch.float64),
+        "decay_s": torch.tensor([[0.05, 0.2], [0.06, 0.01]], dtype=torch.float64),
+        "mix": torch.tensor([0.4, 0.9], dtype=torch.float64),
+        "pre_delay_ms": torch.tensor([delay_ms, 0.7], dtype=torch.float64),
+    }
+    x = torch.from_numpy(noise(3, 2, 1, 700))
+    results = []
+    for whole in (True, False):
+        points = [value.clone().requires_grad_() for value in (x, *controls.values())]
+        setting = {**dict(zip(controls, points[1:], strict=True)), "bands_hz": bands_hz}
+        if whole:
+            y = F.noise_shaped_reverb(points[0], 4000, **setting)
+        else:
+            y, state = in_blocks(
+                lambda block, state, setting=setting: F.noise_shaped_reverb(block, 4000, **setting, state=state),
+                points[0],
+                lengths,
+            )
+            # 0.2 s and what the longest pre-delay adds, whatever the blocks.
+            longest = math.ceil(max(delay_ms, 0.7) * 4) + 3
+            assert state["input"].shape == (2, 1, 800 + longest)
+        weights = torch.from_numpy(noise(4, *y.shape))
+        results.append([y, *torch.autograd.grad(y, points, weights)])
+    for got, want in zip(*results[::-1], strict=True):
+        assert relative_error(got, array(want)) <= 1e-12
+
+
+def test_gradients_reach_the_state():
+    x, h = torch.from_numpy(noise(0, 1, 20)), torch.from_numpy(noise(1, 1, 30))
+
+    def block(past, x, h):
+        y, state = F.convolution_reverb(x, 44100, h, 0.7, state={"input": past})
+        return y, state["input"]
+
+    past = torch.from_numpy(noise(2, 1, 29))
+    points = [value.clone().requires_grad_() for value in (past, x, h)]
+    assert torch.autograd.gradcheck(block, points, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(block, points)
+    vectorized = torch.func.vmap(block, in_dims=(0, 0, None))(past.expand(3, 1, 29), x.expand(3, 1, 20), h)
+    assert relative_error(vectorized[0][1], array(block(past, x, h)[0])) <= FFT_64
+
+
+def test_blocks_compile_whole():
+    x, h = torch.from_numpy(noise(0, 2, 300)), torch.from_numpy(noise(1, 2, 50))
+    torch._dynamo.reset()
+    process = torch.compile(F.convolution_reverb, backend="aot_eager", fullgraph=True, dynamic=True)
+    y, _ = in_blocks(lambda block, state: process(block, 44100, h, state=state), x, [100, 120, 80])
+    assert relative_error(y, array(F.convolution_reverb(x, 44100, h))) <= FFT_64
+
+
+def test_a_state_of_another_processor_or_shape_is_refused():
+    x, h = torch.zeros(2, 100), torch.ones(1, 10)
+    with pytest.raises(ValueError, match=r"convolution_reverb: state has 'zi', expected 'input'"):
+        F.convolution_reverb(x, 44100, h, state={"zi": x})
+    with pytest.raises(ValueError, match=r"state 'input' has shape \(1, 9\), expected \(2,\) \+ \(taps - 1,\)"):
+        F.convolution_reverb(x, 44100, h, state={"input": x[:1, :9]})
+    with pytest.raises(ValueError, match=r"noise_shaped_reverb: state 'input' has shape"):
+        F.noise_shaped_reverb(x, 44100, state={"input": x[:1, :9]})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_states_are_in_the_type_of_the_computation(dtype):
+    x, h = torch.from_numpy(noise(0, 1, 40)).to(dtype), torch.from_numpy(noise(1, 1, 9)).to(dtype)
+    y, state = in_blocks(lambda block, state: F.convolution_reverb(block, 44100, h, state=state), x, [15, 25])
+    assert (y.dtype, state["input"].dtype) == (dtype, torch.float32)
+    # One rounding to the type of the output, and those of float32 transforms of sums of 9 products.
+    want = F.convolution_reverb(x, 44100, h)
+    assert float((y.double() - want.double()).abs().max()) <= 4 * torch.finfo(dtype).eps * float(want.abs().max())
 
 
 def test_errors_name_the_argument_and_its_shapes():

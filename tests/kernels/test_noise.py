@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.autograd import gradcheck, gradgradcheck
 
-from dasp.kernels import band_noise
+from dasp.kernels import band_noise, decaying_noise
 from tests.cases import assert_close
 
 BANDS_HZ = (125.0, 500.0, 2000.0, 8000.0)
@@ -70,3 +71,68 @@ def test_compiled_code_may_write_into_its_copy() -> None:
     before = noise(seed=7).clone()
     operator(7, 44100.0, list(BANDS_HZ), 5000, torch.float64, torch.device("cpu")).fill_(torch.nan)
     assert torch.equal(noise(seed=7), before)
+
+
+# ---- decaying_noise
+
+LENGTH = 20011
+SETTINGS = (0, 44100.0, BANDS_HZ, LENGTH)
+
+
+def decays(rows: int = 2, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    level = torch.rand(rows, len(BANDS_HZ), generator=generator, dtype=torch.float64)
+    rate = 10 ** (-4 + 2 * torch.rand(rows, len(BANDS_HZ), generator=generator, dtype=torch.float64))
+    end = torch.linspace(15000, LENGTH, rows, dtype=torch.float64)
+    return level.to(dtype), rate.to(dtype), end.to(dtype)
+
+
+def summed(level: torch.Tensor, rate: torch.Tensor, end: torch.Tensor, length: int = LENGTH) -> torch.Tensor:
+    """Level, envelope and noise of every band at every sample."""
+    time = torch.arange(length, dtype=level.dtype)
+    envelope = level[..., None] * torch.exp(-rate[..., None] * time)
+    response = (envelope[:, :, None] * band_noise(0, 44100.0, BANDS_HZ, length, level)).sum(1)
+    return torch.where(time <= end[:, None, None], response, 0.0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_decaying_noise_is_the_sum_of_its_bands(dtype, tolerance):
+    # Exponents up to 7 before the noise is down by 60 dB, rounded once; ten bands.
+    values = decays(dtype=dtype)
+    want = summed(*(value.double() for value in values))
+    assert float((decaying_noise(*values, *SETTINGS) - want).abs().max()) <= tolerance * float(want.abs().max())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_gradients_of_decaying_noise_are_those_of_the_sum(dtype, tolerance):
+    # Sums of 20011 values of either sign, rounded relative to the largest.
+    weights = torch.randn(2, 2, LENGTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    results = []
+    for run, kind in ((lambda *v: decaying_noise(*v, *SETTINGS), dtype), (summed, torch.float64)):
+        level, rate, end = (value.to(kind) for value in decays(dtype=dtype))
+        points = level.requires_grad_(), rate.requires_grad_()
+        results.append(torch.autograd.grad(run(*points, end), points, weights.to(dtype).to(kind)))
+    for got, want in zip(*results, strict=True):
+        assert float((got - want).abs().max()) <= tolerance * float(want.abs().max())
+
+
+def test_decaying_noise_has_derivatives_of_any_order_and_mode():
+    level, rate, _ = decays()
+    points = [value.clone().requires_grad_() for value in (level, rate)]
+    end = torch.tensor([20.0, 40.0], dtype=torch.float64)
+
+    def run(level: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+        return decaying_noise(level, rate, end, 0, 44100.0, BANDS_HZ, 41)
+
+    assert gradcheck(run, points, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+    assert gradgradcheck(run, points, check_fwd_over_rev=True)
+
+
+def test_registration_of_decaying_noise_is_sound():
+    values = decays(dtype=torch.float32)
+    settings = [0, 44100.0, list(BANDS_HZ), 50]
+    torch.library.opcheck(torch.ops.dasp.decaying_noise.default, (*values, *settings))
+    needs = [True, True, False]
+    torch.library.opcheck(
+        torch.ops.dasp.decaying_noise_backward.default, (*values, torch.ones(2, 2, 50), *settings, needs)
+    )
