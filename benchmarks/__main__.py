@@ -31,7 +31,20 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures, machine and versions to PATH")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--list", action="store_true", help="print the cases and who takes part, and stop")
+    parser.add_argument(
+        "--guard",
+        type=Path,
+        nargs="?",
+        const=Path(__file__).parent / "guard.json",
+        metavar="FILE",
+        help="compare the speed of the hot loops, beside a copy and scipy, with FILE (benchmarks/guard.json)",
+    )
+    parser.add_argument("--update", action="store_true", help="with --guard: write FILE")
     parsed = parser.parse_args(arguments)
+    if parsed.update and parsed.guard is None:
+        parser.error("--update is for --guard")
+    if parsed.guard is not None:
+        parsed.threads = 1  # Ratios of one thread do not depend on the number of cores.
     if parsed.threads is not None and parsed.threads < 1:
         parser.error(f"--threads is {parsed.threads}, expected at least 1")
     if parsed.quick and parsed.threads is None:
@@ -49,10 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from benchmarks import cases, peers
+    from benchmarks import cases, guard, peers
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.guard is not None:
+        return guard.main(options.guard, options.filter, options.update)
     chosen = [
         case for case in cases.cases(options.quick) if case.group in options.group and options.filter in case.name
     ]
