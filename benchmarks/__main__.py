@@ -40,6 +40,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="compare the speed of the hot loops, beside a copy and scipy, with FILE (benchmarks/guard.json)",
     )
     parser.add_argument("--update", action="store_true", help="with --guard: write FILE")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help='measure two commits in turns; "." is the working tree',
+    )
     parsed = parser.parse_args(arguments)
     if parsed.update and parsed.guard is None:
         parser.error("--update is for --guard")
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from benchmarks import cases, guard, peers
+    from benchmarks import cases, compare, guard, peers
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -79,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             libraries = ", ".join([cases.OURS, *(() if case.points else peers.names(case.subject))])
             print(f"{case.group:<11}{case.name:<25}{'x'.join(map(str, case.shape)):<16}{libraries}")
         return 0
+    if options.compare is not None:
+        names = [case.name for case in chosen if not case.sweep and not case.points]
+        return compare.main(*options.compare, names, options.quick)
     return _measure(options, chosen)
 
 
