@@ -126,8 +126,11 @@ def checkout(commit: str, folder: Path) -> Iterator[Path]:
         build(folder)
         yield folder
     finally:
-        with contextlib.suppress(CompareError):  # There is none if git has refused to make it.
-            _git("worktree", "remove", "--force", str(folder))
+        # Also what git was interrupted in making, which it leaves locked and does not remove.
+        with contextlib.suppress(CompareError):
+            _git("worktree", "unlock", str(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        _git("worktree", "prune")
 
 
 def build(folder: Path) -> None:

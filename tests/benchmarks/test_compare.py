@@ -94,6 +94,15 @@ def test_an_interrupt_leaves_nothing_behind(repository, monkeypatch):
     assert worktrees(repository) == 1
 
 
+def test_a_checkout_that_git_left_locked_is_removed(repository, tmp_path):
+    folder = tmp_path / "checkout"
+    with compare.checkout("HEAD", folder):
+        git(repository, "worktree", "lock", str(folder))
+        assert worktrees(repository) == 2
+    assert worktrees(repository) == 1
+    assert not folder.exists()
+
+
 def test_an_unknown_commit_is_an_error(repository, capsys):
     assert compare.main("nothing-like-this", ".", ["gain"], quick=True) == 2
     assert "compare: fatal" in capsys.readouterr().err
