@@ -31,7 +31,7 @@ LIBRARY := $(wildcard $(addprefix dasp/kernels/cpu/_dasp_cpu.,so dylib dll))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test slow peer test-fallback bench lint docs clean distclean
+.PHONY: help demo test slow peer test-fallback bench bench-docs guard lint docs clean distclean
 
 help:
 	@echo "make demo           fit a console to a synthetic mix, into demo-out/"
@@ -40,6 +40,8 @@ help:
 	@echo "make peer           the tests against other libraries"
 	@echo "make test-fallback  kernel and processor tests without the compiled kernels"
 	@echo "make bench          the benchmarks, beside other libraries"
+	@echo "make bench-docs     the same, into the results that the documentation shows"
+	@echo "make guard          fails if a hot loop has lost speed (ARGS=--update records it)"
 	@echo "make lint           ruff and mypy"
 	@echo "make docs           the documentation, into docs/_build/html/"
 	@echo "make clean          remove what was built (distclean: and the environment)"
@@ -61,6 +63,12 @@ test-fallback: $(TEST)
 
 bench: $(PEERS)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-docs: $(PEERS)
+	$(BIN)/python -m benchmarks --json docs/benchmarks.json $(ARGS)
+
+guard: $(BASE)
+	$(BIN)/python -m benchmarks --guard $(ARGS)
 
 lint: $(LINT)
 	$(BIN)/ruff check .

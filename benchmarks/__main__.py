@@ -9,8 +9,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import GROUPS
+
+if TYPE_CHECKING:
+    from benchmarks.cases import Case
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -27,7 +31,26 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures, machine and versions to PATH")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--list", action="store_true", help="print the cases and who takes part, and stop")
+    parser.add_argument(
+        "--guard",
+        type=Path,
+        nargs="?",
+        const=Path(__file__).parent / "guard.json",
+        metavar="FILE",
+        help="compare the speed of the hot loops, beside a copy and scipy, with FILE (benchmarks/guard.json)",
+    )
+    parser.add_argument("--update", action="store_true", help="with --guard: write FILE")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help='measure two commits in turns; "." is the working tree',
+    )
     parsed = parser.parse_args(arguments)
+    if parsed.update and parsed.guard is None:
+        parser.error("--update is for --guard")
+    if parsed.guard is not None:
+        parsed.threads = 1  # Ratios of one thread do not depend on the number of cores.
     if parsed.threads is not None and parsed.threads < 1:
         parser.error(f"--threads is {parsed.threads}, expected at least 1")
     if parsed.quick and parsed.threads is None:
@@ -45,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from benchmarks import cases, peers, report
-    from benchmarks.run import run
+    from benchmarks import cases, compare, guard, peers
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.guard is not None:
+        return guard.main(options.guard, options.filter, options.update)
     chosen = [
         case for case in cases.cases(options.quick) if case.group in options.group and options.filter in case.name
     ]
@@ -58,9 +82,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.list:
         for case in chosen:
-            libraries = ", ".join([case.library, *peers.names(case.subject)])
-            print(f"{case.group:<11}{case.name:<24}{'x'.join(map(str, case.shape)):<16}{libraries}")
+            libraries = ", ".join([cases.OURS, *(() if case.points else peers.names(case.subject))])
+            print(f"{case.group:<11}{case.name:<25}{'x'.join(map(str, case.shape)):<16}{libraries}")
         return 0
+    if options.compare is not None:
+        names = [case.name for case in chosen if not case.sweep and not case.points]
+        return compare.main(*options.compare, names, options.quick)
+    return _measure(options, chosen)
+
+
+def _measure(options: argparse.Namespace, chosen: Sequence[Case]) -> int:
+    """Runs cases beside the peers, and prints and writes what was found; returns the exit status."""
+    from benchmarks import cases, peers, report, tables, targets
+    from benchmarks.run import run
 
     start = time.perf_counter()
     environment = report.environment()
@@ -72,22 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows += run(case, found_peers, options.quick)
     seconds = time.perf_counter() - start
 
-    found = report.verdicts(rows, options.quick)
-    print(report.table(rows), "\n")
-    for peer in found_peers:
-        print(f"{peer.name} {peer.version}: {peer.status}" if peer.status else f"{peer.name} {peer.version}")
-    keys = ("commit", "dirty", "cpu", "instruction_set", "threads", "load_average", "torch", "python")
-    print(", ".join(f"{key} {environment[key]}" for key in keys))
-    print(f"{seconds:.0f} s\n")
-    for verdict in found:
-        print(verdict.line())
+    found = targets.verdicts(targets.Results(rows, found_peers), options.quick)
+    called = {name: getattr(options, name) for name in ("group", "filter", "quick", "no_peers", "threads")}
+    content = report.document(rows, found, found_peers, environment, {**called, "seconds": round(seconds, 1)})
+    print("\n\n".join(table.markdown() for table in tables.every(content)), "\n")
+    for number, note in enumerate(tables.notes(content), 1):
+        print(f"[{number}] {note}")
+    print(f"{seconds:.0f} s")
     if options.json is not None:
-        called = {name: value for name, value in vars(options).items() if name not in ("json", "check", "list")}
-        content = report.document(rows, found, found_peers, environment, {**called, "seconds": round(seconds, 1)})
         report.write_json(options.json, content)
     failed = any(row.library == cases.OURS and row.failed for row in rows)
-    missed = options.check and any(verdict.status == "MISS" for verdict in found)
-    return 1 if failed or missed else 0
+    return 1 if failed or (options.check and targets.missed(found)) else 0
 
 
 if __name__ == "__main__":

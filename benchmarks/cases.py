@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 import dasp.functional as F
 import dasp.modules as M
+from benchmarks import GROUPS
 from benchmarks.oracles import ORACLES, Array, biquad, branching_one_pole, cascade, equalizer_sos, first_order
 from dasp import PROCESSORS, Spec, kernels, mixing
 
@@ -23,6 +24,7 @@ OURS = "dasp"
 SAMPLE_RATE = 44100.0
 
 _SAMPLES, _QUICK_SAMPLES = 262144, 8192
+_ONE_ROW, _SHORT = (1, 1, _SAMPLES), (1, 1, 64)
 _TRACKS = 8
 # Of a processor's input where it is not 8 x 2 x 262144 or 1 x 8 tracks x 2 x 262144: panners place mono signals, and
 # reverberation is measured at the size of one stereo mix.
@@ -70,6 +72,13 @@ class Inputs:
 Ours: TypeAlias = Callable[..., Any]
 
 
+class Point(NamedTuple):
+    """The shape of an input, and the threads to use (None: as many as there are)."""
+
+    shape: tuple[int, ...]
+    threads: int | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing to measure.
@@ -82,8 +91,7 @@ class Case:
         make: From the shape to inputs; several for the group "accuracy", which is about errors only.
         ours: From inputs to the function `(x, **tensors)` of dasp.
         exact: From inputs to the exact output in float64; None to compare with dasp itself in float64.
-        library: What the function is from.
-        gradients: Whether to measure them.
+        points: For the group "scaling", the sizes and numbers of threads to compare, in place of the shape.
     """
 
     name: str
@@ -93,8 +101,7 @@ class Case:
     make: Callable[[tuple[int, ...]], Iterable[Inputs]]
     ours: Callable[[Inputs], Ours]
     exact: Callable[[Inputs], Array] | None
-    library: str = OURS
-    gradients: bool = True
+    points: tuple[Point, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -102,19 +109,41 @@ class Case:
         return math.prod(self.shape)
 
     @property
+    def bytes(self) -> int:
+        """Size of the input, which is float32."""
+        return 4 * self.samples
+
+    @property
     def sweep(self) -> bool:
         """Whether only errors are measured, over many inputs."""
         return self.group == "accuracy"
 
+    @property
+    def bound_by_memory(self) -> bool:
+        """Whether the time that memory takes is a bound worth knowing."""
+        return self.group in ("kernels", "processors")
+
 
 def cases(quick: bool = False) -> list[Case]:
-    """Every kernel, every declared processor, the exactness of filters, the console."""
-    found = [*_kernels(), *(_processor(spec) for spec in PROCESSORS.values()), *_sweeps(quick), *_consoles()]
-    return [case if case.sweep or not quick else replace(case, shape=_small(case.shape)) for case in found]
+    """Every kernel, every declared processor, the exactness of filters, the console, scaling, cost of a call."""
+    found = {case.name: case for case in (*_kernels(), *(_processor(spec) for spec in PROCESSORS.values()))}
+    of_size = [
+        replace(found[name], name=f"{name}_{label}", group=group, shape=shape)
+        for label, group, shape in (("one_row", "processors", _ONE_ROW), ("short", "overhead", _SHORT))
+        for name in ("parametric_eq", "compressor")
+    ]
+    everything = [*found.values(), *of_size, *_sweeps(quick), *_consoles(), *_scaling(found)]
+    everything.sort(key=lambda case: GROUPS.index(case.group))
+    return [case if case.sweep or not quick else _small(case) for case in everything]
 
 
-def _small(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*(min(size, 2) for size in shape[:-1]), min(shape[-1], _QUICK_SAMPLES))
+def _small(case: Case) -> Case:
+    shape = (*(min(size, 2) for size in case.shape[:-1]), min(case.shape[-1], _QUICK_SAMPLES))
+    # Smaller than that by far, and still different from each other.
+    points = tuple(
+        point._replace(shape=(*point.shape[:-1], math.ceil(point.shape[-1] / 1024))) for point in case.points
+    )
+    return replace(case, shape=shape, points=points)
 
 
 def _generator(name: str) -> torch.Generator:
@@ -162,28 +191,42 @@ def _impulse_response(shape: tuple[int, ...], generator: torch.Generator) -> Ten
 
 
 def _kernels() -> list[Case]:
-    rows, one_row, short = (16, 1, 262144), (1, 1, 1048576), (1, 1, 64)
-    found = [
-        Case(
-            "copy",
-            "kernels",
-            "copy",
-            rows,
-            lambda shape: [Inputs(_audio(shape, _generator("copy")), {})],
-            lambda inputs: lambda x: x.clone(),
-            lambda inputs: inputs.exact()[0],
-            library="torch",
-            gradients=False,
+    return [
+        Case(name + label, group, name, shape, make, ours, exact)
+        for label, group, shape in (
+            ("", "kernels", (16, 1, _SAMPLES)),
+            ("_one_row", "kernels", (1, 1, 4 * _SAMPLES)),
+            ("_short", "overhead", _SHORT),
         )
-    ]
-    for label, shape in (("", rows), ("_one_row", one_row), ("_short", short)):
         for name, make, ours, exact in (
             ("sosfilt", _sosfilt_inputs, _sosfilt, _sosfilt_exact),
             ("ballistics", _ballistics_inputs, _ballistics, _ballistics_exact),
             ("recurrence", _recurrence_inputs, _recurrence, _recurrence_exact),
-        ):
-            found.append(Case(name + label, "kernels", name, shape, make, ours, exact))
-    return found
+        )
+    ]
+
+
+def _scaling(found: Mapping[str, Case]) -> list[Case]:
+    """Time per sample over the length of stereo audio, the number of rows, and the number of threads."""
+    cores = torch.get_num_threads()
+    threads = sorted({cores, *(2**n for n in range(cores.bit_length()))})
+    axes = {
+        "samples": [Point((1, 2, round(SAMPLE_RATE * seconds))) for seconds in (1, 10, 60, 600)],
+        "rows": [Point((rows, 1, _SAMPLES)) for rows in (1, 2, 4, 8, 16, 32)],
+        "threads": [Point((8, 2, _SAMPLES), number) for number in threads if number <= cores],
+    }
+    return [
+        replace(
+            found[name],
+            name=f"{name}_{axis}",
+            group="scaling",
+            shape=points[-1].shape,
+            exact=None,
+            points=tuple(points),
+        )
+        for name in ("sosfilt", "parametric_eq", "compressor")
+        for axis, points in axes.items()
+    ]
 
 
 def _sosfilt_inputs(shape: tuple[int, ...]) -> Iterator[Inputs]:

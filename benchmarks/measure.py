@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
 
 # Shorter calls are repeated within one measurement until it takes this long.
 _SHORTEST_MEASUREMENT_S = 2e-3
@@ -35,6 +36,7 @@ class Timing:
         median: The median over the measurements.
         low: The lower quartile.
         high: The upper quartile.
+        fastest: The least.
         repeats: The number of measurements.
         cold: Whether this is the only call, without one before it to warm up.
     """
@@ -42,6 +44,7 @@ class Timing:
     median: float
     low: float
     high: float
+    fastest: float
     repeats: int
     cold: bool = False
 
@@ -52,7 +55,8 @@ class Timing:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
+    """Keeps Python's collector of garbage from running in between."""
     gc.collect()
     gc.disable()
     try:
@@ -61,59 +65,73 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _duration(call: Call, number: int = 1) -> float:
-    start = time.perf_counter()
+def _duration(call: Call, number: int = 1, clock: Clock = time.perf_counter) -> float:
+    start = clock()
     for _ in range(number):
         call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def times(calls: Sequence[Call], samples: int, budget_s: float, least: int = 5) -> list[Timing]:
+def times(
+    calls: Sequence[Call],
+    samples: int | Sequence[int],
+    budget_s: float,
+    least: int = 5,
+    clock: Clock = time.perf_counter,
+) -> list[Timing]:
     """Times calls in turns, so that a slow phase of the machine meets all of them.
 
     Args:
         calls: The calls, each made before at least once.
-        samples: Samples of the input.
+        samples: Samples of the input, of each call's if they differ.
         budget_s: Time to spend on each call.
         least: Measurements to make at least, three if a call takes more than a second.
+        clock: What tells the time in seconds.
 
     Returns:
         Their timings.
     """
-    plans = [_plan(call, budget_s, least) for call in calls]
+    plans = [plan(call, budget_s, least) for call in calls]
     measured: list[list[float]] = [[] for _ in calls]
-    with _no_collection():
-        for turn in range(max((plan.repeats for plan in plans), default=0)):
-            for call, plan, durations in zip(calls, plans, measured, strict=True):
-                if turn < plan.repeats:
-                    if plan.settle:
-                        call()
-                    durations.append(_duration(call, plan.number) / plan.number)
-    return [_timing(durations, samples) for durations in measured]
+    with no_collection():
+        for turn in range(max((planned.repeats for planned in plans), default=0)):
+            for call, planned, durations in zip(calls, plans, measured, strict=True):
+                if turn < planned.repeats:
+                    durations.append(planned.measure(call, clock))
+    sizes = [samples] * len(calls) if isinstance(samples, int) else samples
+    return [_timing(durations, size) for durations, size in zip(measured, sizes, strict=True)]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How often to measure a call, how many calls make one measurement, and whether to make one untimed before."""
 
     repeats: int
     number: int
     settle: bool
 
+    def measure(self, call: Call, clock: Clock = time.perf_counter) -> float:
+        """Seconds of one call, from one measurement."""
+        if self.settle:
+            call()
+        return _duration(call, self.number, clock) / self.number
 
-def _plan(call: Call, budget_s: float, least: int) -> _Plan:
+
+def plan(call: Call, budget_s: float, least: int) -> Plan:
+    """How to measure a call within a budget, from a trial or two."""
     once = _duration(call)
     if once < 1:
         once = _duration(call)
     number = max(1, math.ceil(_SHORTEST_MEASUREMENT_S / max(once, 1e-9)))
     settle = once < _SETTLE_S
     affordable = int(budget_s / (once * (number + settle)))
-    return _Plan(min(50, max(3 if once > 1 else least, affordable)), number, settle)
+    return Plan(min(50, max(3 if once > 1 else least, affordable)), number, settle)
 
 
 def _timing(durations: list[float], samples: int) -> Timing:
-    low, median, high = statistics.quantiles((d * 1e9 / samples for d in durations), n=4, method="inclusive")
-    return Timing(median, low, high, len(durations))
+    per_sample = [duration * 1e9 / samples for duration in durations]
+    low, median, high = statistics.quantiles(per_sample, n=4, method="inclusive")
+    return Timing(median, low, high, min(per_sample), len(durations))
 
 
 def time_and_memory_of_one_call(call: Call, samples: int) -> tuple[Timing, int | None]:
@@ -126,7 +144,7 @@ def time_and_memory_of_one_call(call: Call, samples: int) -> tuple[Timing, int |
 
     memory = peak_memory(timed)
     per_sample = seconds * 1e9 / samples
-    return Timing(per_sample, per_sample, per_sample, 1, cold=True), memory
+    return Timing(per_sample, per_sample, per_sample, per_sample, 1, cold=True), memory
 
 
 def _status(field: str) -> int:

@@ -101,6 +101,7 @@ Adapter: TypeAlias = Callable[[ModuleType, Inputs], Subject]
 _MODULES = {
     "dasp-pytorch": "dasp_pytorch.functional",
     "pedalboard": "pedalboard",
+    "philtorch": "philtorch.lti",
     "scipy": "scipy.signal",
     "torchaudio": "torchaudio.functional",
     "torchcomp": "torchcomp",
@@ -172,8 +173,8 @@ def _adapts(library: str, *subjects: str) -> Callable[[Adapter], Adapter]:
     return register
 
 
-def _with_kind(adapter: Callable[..., Subject], kind: str) -> Adapter:
-    return lambda module, inputs: adapter(module, inputs, kind)
+def _with(adapter: Callable[..., Subject], name: str) -> Adapter:
+    return lambda module, inputs: adapter(module, inputs, name)
 
 
 def _rows(inputs: Inputs) -> Array:
@@ -212,7 +213,7 @@ def _scipy_filter(module: ModuleType, inputs: Inputs, kind: str) -> Subject:
 
 
 for _kind in _FILTERS:
-    _adapts("scipy", _kind)(_with_kind(_scipy_filter, _kind))
+    _adapts("scipy", _kind)(_with(_scipy_filter, _kind))
 
 
 @_adapts("scipy", "convolution_reverb")
@@ -265,7 +266,7 @@ def _pedalboard_filter(module: ModuleType, inputs: Inputs, kind: str) -> Subject
 
 
 for _kind in _PEDALBOARD_FILTERS:
-    _adapts("pedalboard", _kind)(_with_kind(_pedalboard_filter, _kind))
+    _adapts("pedalboard", _kind)(_with(_pedalboard_filter, _kind))
 
 
 @_adapts("pedalboard", "compressor")
@@ -329,7 +330,7 @@ def _dasp_pytorch_filter(module: ModuleType, inputs: Inputs, kind: str) -> Subje
 
 
 for _kind in _KINDS_OF_DASP_PYTORCH:
-    _adapts("dasp-pytorch", _kind)(_with_kind(_dasp_pytorch_filter, _kind))
+    _adapts("dasp-pytorch", _kind)(_with(_dasp_pytorch_filter, _kind))
 
 
 def _one_attack(inputs: Inputs) -> Array:
@@ -543,33 +544,44 @@ def _torchcomp_smoothing(module: ModuleType, inputs: Inputs) -> Subject:
     )
 
 
-# torchaudio: one recursive filter per call.
+# torchaudio and philtorch: one recursive filter per call.
 
 
-def _torchaudio_cascade(module: ModuleType, x: Tensor, sos: Tensor) -> Tensor:
-    """Sections one after another, each item with its own."""
+def _section_by_section(lfilter: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, sos: Tensor) -> Tensor:
+    """Sections `(b, a)` one after another, each item with its own."""
     batch, channels, samples = x.shape
     rows = x.reshape(-1, samples)
     for section in sos.unbind(-2):
         b, a = section.to(x.dtype).repeat_interleave(channels, 0).split(3, -1)
-        rows = module.lfilter(rows, a, b, clamp=False)
+        rows = lfilter(rows, b, a)
     return rows.reshape(batch, channels, samples)
 
 
-@_adapts("torchaudio", "sosfilt")
-def _torchaudio_sosfilt(module: ModuleType, inputs: Inputs) -> Subject:
+_LFILTERS: dict[str, Callable[[ModuleType], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+    "torchaudio": lambda module: lambda x, b, a: module.lfilter(x, a, b, clamp=False),
+    # Without a0, which is 1 in designs of dasp and of the oracle.
+    "philtorch": lambda module: lambda x, b, a: module.lfilter(b, a[..., 1:], x),
+}
+
+
+def _lfilter_sosfilt(module: ModuleType, inputs: Inputs, library: str) -> Subject:
+    lfilter = _LFILTERS[library](module)
     tensors = {"x": inputs.x, "sos": inputs.tensors["sos"].float()}
-    return differentiable("torchaudio", lambda x, sos: _torchaudio_cascade(module, x, sos), tensors)
+    return differentiable(library, lambda x, sos: _section_by_section(lfilter, x, sos), tensors)
 
 
-@_adapts("torchaudio", "parametric_eq")
-def _torchaudio_equalizer(module: ModuleType, inputs: Inputs) -> Subject:
-    kinds = inputs.options["kinds"]
+def _lfilter_equalizer(module: ModuleType, inputs: Inputs, library: str) -> Subject:
+    lfilter, kinds = _LFILTERS[library](module), inputs.options["kinds"]
 
     def function(x: Tensor, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Any:
         controls = (c.unbind(-1) for c in (frequency_hz, gain_db, q))
         sections = [F.biquad(kind, inputs.sample_rate, *band) for kind, *band in zip(kinds, *controls, strict=True)]
-        return _torchaudio_cascade(module, x, torch.stack(sections, -2))
+        return _section_by_section(lfilter, x, torch.stack(sections, -2))
 
     note = "one lfilter per band, designed by dasp"
-    return differentiable("torchaudio", function, {"x": inputs.x, **inputs.tensors}, note=note)
+    return differentiable(library, function, {"x": inputs.x, **inputs.tensors}, note=note)
+
+
+for _library in _LFILTERS:
+    _adapts(_library, "sosfilt")(_with(_lfilter_sosfilt, _library))
+    _adapts(_library, "parametric_eq")(_with(_lfilter_equalizer, _library))

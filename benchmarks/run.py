@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.cases import Case, Inputs
-from benchmarks.measure import errors_db, peak_memory, time_and_memory_of_one_call, times
+from benchmarks import roofline
+from benchmarks.cases import OURS, Case, Inputs
+from benchmarks.measure import Call, errors_db, peak_memory, time_and_memory_of_one_call, times
 from benchmarks.oracles import Array
 from benchmarks.peers import Peer, Subject, differentiable
-from benchmarks.report import Row
+from benchmarks.row import Row
 
 _BUDGET_S, _QUICK_BUDGET_S = 0.6, 0.02
 
 
 def run(case: Case, peers: Sequence[Peer], quick: bool) -> list[Row]:
     """The rows of a case, dasp first; a library that raises an error has a row that says so."""
+    if case.points:
+        try:
+            return _scaled(case, quick)
+        except Exception as error:  # As everywhere: it is the result.
+            return [_failure(case, OURS, error)]
     return _swept(case, peers) if case.sweep else _timed(case, peers, quick)
+
+
+def ours(case: Case, inputs: Inputs) -> Subject:
+    """What dasp does in a case."""
+    return differentiable(OURS, case.ours(inputs), {"x": inputs.x, **inputs.tensors})
 
 
 def _makers(case: Case, peers: Sequence[Peer]) -> Iterator[tuple[str, Callable[[Inputs], Subject]]]:
     """Each library that takes part, and what makes its subject."""
-
-    def ours(inputs: Inputs) -> Subject:
-        subject = differentiable(case.library, case.ours(inputs), {"x": inputs.x, **inputs.tensors})
-        return subject if case.gradients else replace(subject, backward=None)
-
-    yield case.library, ours
+    yield OURS, partial(ours, case)
     for peer in peers:
         for adapter in peer.adapters(case.subject):
             yield peer.name, adapter
@@ -71,15 +78,62 @@ def _timed(case: Case, peers: Sequence[Peer], quick: bool) -> list[Row]:
         if not subject.once:
             ready.append((len(rows), subject))
         rows.append(row)
-    budget_s, least = (_QUICK_BUDGET_S, 3) if quick else (_BUDGET_S, 5)
+    budget_s, least = _effort(quick)
     calls = [subject.forward for _, subject in ready]
-    for (index, _), call, timing in zip(ready, calls, times(calls, case.samples, budget_s, least), strict=True):
+    copies = [roofline.copy_to_existing(inputs.x), roofline.copy_to_fresh(inputs.x)] if case.bound_by_memory else []
+    timings = times([*calls, *copies], case.samples, budget_s, least)
+    for (index, _), call, timing in zip(ready, calls, timings[: len(calls)], strict=True):
         rows[index] = replace(rows[index], forward=timing, memory_forward=peak_memory(call))
+    if copies and not rows[0].failed:
+        rows[0] = replace(rows[0], **_bound(case, inputs), copy=timings[-2], copy_to_fresh=timings[-1])
     trained = [(index, subject.backward) for index, subject in ready if subject.backward is not None]
     timings = times([call for _, call in trained], case.samples, budget_s, least)
     for (index, call), timing in zip(trained, timings, strict=True):
         rows[index] = replace(rows[index], forward_backward=timing, memory_forward_backward=peak_memory(call))
     return rows
+
+
+def _effort(quick: bool) -> tuple[float, int]:
+    """The time to spend on each call in seconds, and the least number of measurements."""
+    return (_QUICK_BUDGET_S, 3) if quick else (_BUDGET_S, 5)
+
+
+def _bound(case: Case, inputs: Inputs) -> dict[str, int]:
+    """The bytes that a call must move, as fields of a row."""
+    read, written = [inputs.x, *inputs.tensors.values()], [ours(case, inputs).forward()]
+    return {
+        "bytes_forward": roofline.bytes_moved(read, written, backward=False),
+        "bytes_forward_backward": roofline.bytes_moved(read, written, backward=True),
+    }
+
+
+def _scaled(case: Case, quick: bool) -> list[Row]:
+    """A row for each point; the points take turns."""
+    rows = [Row(replace(case, shape=point.shape), OURS, threads=point.threads) for point in case.points]
+    subjects = [ours(case, *case.make(point.shape)) for point in case.points]
+    samples = [row.case.samples for row in rows]
+    before = torch.get_num_threads()
+    try:
+        for field, calls in (
+            ("forward", [subject.forward for subject in subjects]),
+            ("forward_backward", [subject.backward for subject in subjects]),
+        ):
+            threaded = [
+                _with_threads(call, point.threads or before) for call, point in zip(calls, case.points, strict=True)
+            ]
+            timings = times(threaded, samples, *_effort(quick))
+            rows = [replace(row, **{field: timing}) for row, timing in zip(rows, timings, strict=True)]
+    finally:
+        torch.set_num_threads(before)
+    return rows
+
+
+def _with_threads(call: Call, threads: int) -> Call:
+    def threaded() -> None:
+        torch.set_num_threads(threads)
+        call()
+
+    return threaded
 
 
 def _first_calls(case: Case, subject: Subject, inputs: Inputs, exact: Array) -> Row:

@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "benchmark_tables",
     "declarations",
 ]
 exclude_patterns = ["_build"]

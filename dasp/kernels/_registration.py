@@ -41,8 +41,8 @@ class Operator:
         vjp: `(inputs, saved, grads)` to the same as a composition of differentiable operators: what double backward
             differentiates.
         jvp: `(inputs, outputs, tangents)` to tangents of the outputs, as a composition of differentiable operators.
-        saved: Names of the outputs that `backward` and `vjp` get, and `CHECKPOINTS` where the CPU's backward pass has use
-            for something that is no output.
+        saved: Names of the outputs that `backward` and `vjp` get, and `CHECKPOINTS` where the CPU's backward pass uses
+            something that is no output.
         settings: Static arguments that follow the inputs in a call, as a schema names them: "int seed, float rate".
         any_device: Whether forward and backward consist of torch's own operators, which run on every device.
     """
@@ -128,7 +128,11 @@ def _unpacked(outputs: Tensor | Sequence[Tensor]) -> Tensors:
 
 
 def _define(
-    name: str, schema: str, kernel: Callable[..., Tensors], fake: Callable[..., Tensors], on_cuda: Callable[..., Tensors] | None
+    name: str,
+    schema: str,
+    kernel: Callable[..., Tensors],
+    fake: Callable[..., Tensors],
+    on_cuda: Callable[..., Tensors] | None,
 ) -> Any:
     """Registers one operator for devices, for fake tensors and under vmap; `kernel` runs on all without `on_cuda`."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
@@ -189,6 +193,7 @@ def register(operator: Operator) -> Callable[..., Tensors]:
     checkpoints = CHECKPOINTS in operator.saved
     results = (*operator.outputs, CHECKPOINTS) if checkpoints else operator.outputs
     kept = [results.index(name) for name in operator.saved]
+    num_settings = len(operator.settings.split(",")) if operator.settings else 0
     split = num_inputs + len(kept)
     end = split + num_outputs
 
@@ -202,8 +207,9 @@ def register(operator: Operator) -> Callable[..., Tensors]:
         """Called as the operator is: inputs, settings, and whether checkpoints are wanted."""
 
         def call(*values: Any) -> Tensors:
-            flag = values[-1:] if checkpoints else ()
-            return function(*values[num_inputs : len(values) - len(flag)], *values[:num_inputs], *flag)
+            inputs, settings = values[:num_inputs], values[num_inputs : num_inputs + num_settings]
+            # torch leaves out what has its default.
+            return function(*settings, *inputs, *values[num_inputs + num_settings :])
 
         return call
 
@@ -211,7 +217,7 @@ def register(operator: Operator) -> Callable[..., Tensors]:
         """In the form of `Operator.forward`, of a kernel that keeps none."""
         if not checkpoints:
             return function
-        return lambda *values: (*function(*values[:-1]), nothing(values[-2]))
+        return lambda *values: (*function(*values[: num_settings + num_inputs]), nothing(values[num_settings]))
 
     def grouped(backward: Callable[..., Tensors]) -> Callable[..., Tensors]:
         def call(*values: Any) -> Tensors:
@@ -265,7 +271,7 @@ def register(operator: Operator) -> Callable[..., Tensors]:
         ctx.save_for_forward(*inputs[:num_inputs], *output[:num_outputs])
 
     def settings_of(ctx: Any) -> tuple[Any, ...]:
-        return tuple(ctx.others[:-1] if checkpoints else ctx.others)
+        return tuple(ctx.others[:num_settings])
 
     def filled(ctx: Any, grads: Sequence[Tensor | None]) -> Tensors:
         pairs = zip(grads[:num_outputs], ctx.described, strict=True)
@@ -279,9 +285,7 @@ def register(operator: Operator) -> Callable[..., Tensors]:
         gradients = backward_op(*ctx.saved_tensors, *filled(ctx, grads), *settings_of(ctx), needs)
         return (*_unpacked(gradients), *(None for _ in ctx.others))
 
-    torch.library.register_autograd(
-        f"dasp::{operator.name}", first_backward, setup_context=setup_context, lib=_LIBRARY
-    )
+    torch.library.register_autograd(f"dasp::{operator.name}", first_backward, setup_context=setup_context, lib=_LIBRARY)
 
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -312,7 +316,7 @@ def register(operator: Operator) -> Callable[..., Tensors]:
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *values: Any) -> tuple[Tensors, tuple[int, ...]]:
             folded = _fold_rows(info, in_dims, values)
-            return _unfold_rows(info, call(*(folded[:-1] if checkpoints else folded)))
+            return _unfold_rows(info, call(*folded[: num_inputs + num_settings]))
 
     Eager.__name__ = Eager.__qualname__ = operator.name
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import GROUPS, cases, measure, oracles, peers, report
+from benchmarks import GROUPS, cases, measure, oracles, peers, report, roofline, tables, targets
 from benchmarks.__main__ import main
+from benchmarks.row import Row
 from benchmarks.run import run
 from dasp import PROCESSORS
 
@@ -18,7 +19,7 @@ PROCESSOR_CASES = [case for case in QUICK if case.group == "processors"]
 
 
 def test_every_processor_has_a_case():
-    assert {case.name for case in PROCESSOR_CASES} == set(PROCESSORS)
+    assert {case.subject for case in PROCESSOR_CASES} == set(PROCESSORS)
 
 
 def test_every_case_is_in_a_group():
@@ -34,7 +35,7 @@ def test_case_names_are_unique():
 def test_inputs_are_those_of_the_declarations_and_repeatable():
     for case in PROCESSOR_CASES:
         first, second = (next(iter(case.make(case.shape))) for _ in range(2))
-        spec = PROCESSORS[case.name]
+        spec = PROCESSORS[case.subject]
         assert set(first.tensors) == {*spec.controls, *spec.signals}
         assert first.x.shape == case.shape
         torch.testing.assert_close(first.x, second.x, rtol=0, atol=0)
@@ -75,22 +76,37 @@ def test_json_has_every_field(tmp_path, capsys):
     assert status == 0
     assert "parametric_eq 2x2x8192" in printed
     assert "not judged" in printed
+    assert "| parametric_eq_short 1x1x64 " in printed
     assert list(path.parent.iterdir()) == [path]
 
     content = json.loads(path.read_text())
     assert set(content) == {"schema", "run", "environment", "peers", "rows", "targets"}
-    assert content["schema"] == report.SCHEMA
+    assert content["schema"] == tables.SCHEMA
     assert {"commit", "dirty", "cpu", "instruction_set", "threads", "torch", "numpy", "scipy", "dasp", "time"} <= set(
         content["environment"]
     )
-    timed, swept = content["rows"]
-    assert (timed["case"], timed["library"], timed["shape"]) == ("parametric_eq", "dasp", [2, 2, 8192])
+    rows = {row["case"]: row for row in content["rows"]}
+    timed, swept = rows["parametric_eq"], rows["parametric_eq_accuracy"]
+    assert (timed["group"], timed["library"], timed["shape"]) == ("processors", "dasp", [2, 2, 8192])
     for field in ("forward_ns_per_sample", "forward_backward_ns_per_sample"):
         assert 0 < timed[field]["low"] <= timed[field]["median"] <= timed[field]["high"] < math.inf
         assert timed[field]["repeats"] >= 3
     assert timed["error_db"] < -100
     assert swept["median_error_db"] <= swept["error_db"] < -100
-    assert [target["case"] for target in content["targets"]] == ["parametric_eq", "parametric_eq_accuracy"]
+    assert 0 < timed["roofline_forward"] < 1
+    # Rounded to 4 digits.
+    least_ns = timed["copy_ns_per_sample"]["median"] * timed["bytes_forward"] / (2 * 4 * 2 * 2 * 8192)
+    assert timed["roofline_forward"] == pytest.approx(least_ns / timed["forward_ns_per_sample"]["median"], rel=2e-3)
+    assert [row["shape"] for row in content["rows"] if row["case"] == "parametric_eq_rows"] == [
+        [rows, 1, 256] for rows in (1, 2, 4, 8, 16, 32)
+    ]
+    assert [row["threads"] for row in content["rows"] if row["case"] == "parametric_eq_threads"] == [1]
+    assert {target["case"] for target in content["targets"]} == {
+        target.case for target in targets.TARGETS if target.case.startswith("parametric_eq")
+    }
+    for target in content["targets"]:
+        assert {"target", "unit", "status", "measured"} <= set(target)
+        assert ("at_least" in target) != ("at_most" in target)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -103,8 +119,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_list_names_who_takes_part(capsys):
-    assert main(["--list", "--filter", "compressor"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+    assert main(["--list", "--filter", "compressor", "--group", "processors", "scaling"]) == 0
+    line, one_row, *scaling = capsys.readouterr().out.splitlines()
+    assert one_row.split()[:3] == ["processors", "compressor_one_row", "1x1x262144"]
+    assert [line.split()[-1] for line in scaling] == ["dasp"] * 3
     assert line.split() == [
         "processors", "compressor", "8x2x262144", "dasp,", "dasp-pytorch,", "pedalboard,", "torchcomp",
     ]  # fmt: skip
@@ -151,7 +169,11 @@ def test_a_peer_that_raises_has_a_row_that_says_so():
     assert ours.error_db < -100
     assert (theirs.library, theirs.note) == ("broken", "failed: RuntimeError: no such band")
     assert theirs.failed
-    assert "[1] failed: RuntimeError" in report.table([ours, theirs])
+    document = {"rows": [ours.record(), theirs.record()]}
+    assert tables.notes(document) == [theirs.note]
+    (table,) = tables.speed(document, "processors")
+    assert table.lines[1][1] == "broken"
+    assert table.lines[1][-1] == "[1]"
 
 
 @pytest.mark.peer
@@ -165,21 +187,113 @@ def test_no_installed_peer_raises(case):
 
 def test_targets_name_cases_and_peers():
     by_name = {case.name: case for case in cases.cases()}
-    for target in report.TARGETS:
+    for target in targets.TARGETS:
         assert target.case in by_name
-        assert not target.peer or target.peer in peers.names(by_name[target.case].subject)
+        assert not target.peer or target.peer.partition(" (")[0] in peers.names(by_name[target.case].subject)
 
 
-@pytest.mark.parametrize(("ours", "theirs", "status"), [(1.0, 15.0, "PASS"), (1.0, 14.9, "MISS"), (None, 15.0, "not")])
+def row_of(name, library="dasp", *, forward=None, backward=None, shape=None, **more):
+    case = next(case for case in cases.cases() if case.name == name)
+    if shape is not None:
+        case = cases.replace(case, shape=shape)
+    timings = [None if value is None else measure.Timing(*[value] * 4, repeats=5) for value in (forward, backward)]
+    return Row(case, library, forward=timings[0], forward_backward=timings[1], **more)
+
+
+def verdict_of(text, rows, **more):
+    (found,) = [v for v in targets.verdicts(targets.Results(rows), **{"quick": False, **more}) if text in v.target.text]
+    return found
+
+
+@pytest.mark.parametrize(("ours", "theirs", "status"), [(1.0, 60.0, "PASS"), (1.0, 59.9, "MISS"), (None, 60.0, "not")])
 def test_a_ratio_is_judged_against_its_target(ours, theirs, status):
-    case = next(case for case in cases.cases() if case.name == "parametric_eq")
-    timings = [None if value is None else measure.Timing(value, value, value, 5) for value in (ours, theirs)]
     rows = [
-        report.Row(case, library, forward_backward=timing)
-        for library, timing in zip(("dasp", "dasp-pytorch"), timings, strict=True)
+        row_of("parametric_eq", "dasp", backward=ours),
+        row_of("parametric_eq", "dasp-pytorch", backward=theirs),
     ]
-    (verdict,) = report.verdicts(rows, quick=False)
-    assert verdict.status.startswith(status)
+    assert verdict_of("beside dasp-pytorch", rows).status.startswith(status)
+    assert verdict_of("beside dasp-pytorch", rows, quick=True).status.startswith("not")
+
+
+def test_a_target_without_its_peer_says_why():
+    missing = peers.Peer("torchaudio", "2.11.0", "cannot be imported: OSError: no library", None)
+    results = targets.Results([row_of("parametric_eq", backward=1.0)], [missing])
+    (found,) = [v for v in targets.verdicts(results, quick=False) if "torchaudio" in v.target.text]
+    assert found.status == f"not measured: no figure of torchaudio; {missing.status}"
+
+
+def test_memory_is_judged_in_multiples_of_the_input():
+    size = 4 * 8 * 2 * 262144
+    for multiple, status in ((3, "PASS"), (3.01, "MISS")):
+        row = row_of("parametric_eq", memory_forward_backward=round(multiple * size))
+        found = verdict_of("extra memory of the six-band", [row])
+        assert (found.status, round(found.measured, 2)) == (status, multiple)
+
+
+def test_calls_are_judged_in_microseconds():
+    found = verdict_of("64 samples", [row_of("compressor_short", backward=1000.0)])
+    assert (found.measured, found.status) == (64.0, "PASS")
+
+
+def test_scaling_is_judged_by_its_worst():
+    lengths = [(1, 2, 44100), (1, 2, 26460000)]
+    rows = [
+        row_of("sosfilt_samples", forward=forward, backward=backward, shape=shape)
+        for shape, forward, backward in zip(lengths, (1.0, 1.1), (5.0, 4.0), strict=True)
+    ]
+    found = verdict_of("variation", rows)
+    assert (found.measured, found.status) == (1.25, "MISS")
+    threads = [
+        row_of("sosfilt_threads", forward=forward, backward=backward, threads=number)
+        for number, forward, backward in ((1, 2.0, 8.0), (2, 1.0, 4.5))
+    ]
+    found = verdict_of("two threads", threads)
+    assert found.status == "PASS"
+    assert found.measured == pytest.approx(8 / 4.5)
+    assert verdict_of("two threads", threads[:1]).status == "not measured: one thread only"
+
+
+def test_roofline_is_the_share_of_the_speed_of_a_copy():
+    x, y = torch.zeros(16, 1000), torch.zeros(16, 1000)
+    assert roofline.bytes_moved([x], [y], backward=False) == 8 * 16000
+    # Forward and backward read x; backward reads the gradient of y and writes that of x.
+    assert roofline.bytes_moved([x], [y], backward=True) == 20 * 16000
+    # Moves as much as a copy of the input does, in four times the time.
+    assert roofline.share(8 * 16000, call_ns=400.0, copied=4 * 16000, copy_ns=100.0) == 0.25
+    row = row_of(
+        "sosfilt",
+        forward=1.0,
+        backward=5.0,
+        copy=measure.Timing(*[0.5] * 4, repeats=5),
+        bytes_forward=8 * 16 * 262144,
+        bytes_forward_backward=20 * 16 * 262144,
+    )
+    assert (row.roofline_forward, row.roofline_forward_backward) == (0.5, 0.25)
+    assert verdict_of("share", [row]).status == "PASS"
+
+
+def test_copies_copy():
+    x = torch.randn(3, 1000)
+    for copy in (roofline.copy_to_existing(x), roofline.copy_to_fresh(x)):
+        torch.testing.assert_close(copy(), x, rtol=0, atol=0)
+
+
+def test_scaling_has_a_row_for_each_point():
+    case = next(case for case in QUICK if case.name == "sosfilt_threads")
+    before = torch.get_num_threads()
+    points = tuple(cases.Point((2, 1, 256), threads) for threads in (1, 2))
+    rows = run(cases.replace(case, points=points), [], quick=True)
+    assert [row.threads for row in rows] == [1, 2]
+    assert all(row.forward is not None and row.forward_backward is not None for row in rows)
+    assert torch.get_num_threads() == before
+
+
+def test_an_output_that_is_not_finite_is_recorded_as_such():
+    row = row_of("gain", "broken", error_db=math.inf)
+    record = row.record()
+    assert "error_db" not in record
+    (table,) = tables.speed({"rows": [record]}, "processors")
+    assert table.lines[0][table.header.index("error")] == "NaN"
 
 
 def test_times_are_per_sample():

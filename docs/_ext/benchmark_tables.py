@@ -1,0 +1,72 @@
+"""Tables of the benchmarks, from the results file `docs/benchmarks.json`: `.. benchmarks:: NAME`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from declarations import table
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+from benchmarks import tables
+
+RESULTS = Path(__file__).parents[1] / "benchmarks.json"
+
+MAKERS: dict[str, Callable[[tables.Record], list[tables.Table]]] = {
+    **{group: partial(tables.speed, group=group) for group in ("kernels", "processors", "overhead", "console")},
+    "accuracy": tables.accuracy,
+    "machine": tables.machine,
+    "memory": tables.memory,
+    "roofline": tables.roofline,
+    "scaling": tables.scaling,
+    "targets": tables.targets,
+}
+
+
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    """The results of `python -m benchmarks --json docs/benchmarks.json`."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    if content["schema"] != tables.SCHEMA:
+        raise ExtensionError(
+            f"{path.name} has schema {content['schema']}, expected {tables.SCHEMA}: make it anew with `make bench-docs`"
+        )
+    return content
+
+
+def lines(document: tables.Record, name: str) -> list[str]:
+    """The tables of one name, or the remarks they refer to, as reStructuredText."""
+    if name == "notes":
+        return [f"{number}. {_plain(note)}" for number, note in enumerate(tables.notes(document), 1)]
+    found = [line for made in MAKERS[name](document) for line in _restructured(made)]
+    return found or [f"The results have nothing on {name}."]
+
+
+def _restructured(made: tables.Table) -> list[str]:
+    cells = [tuple(_plain(cell) for cell in line) for line in made.lines]
+    return table(tuple(made.header), cells, "benchmarks")
+
+
+def _plain(cell: str) -> str:
+    """Text in which nothing is markup."""
+    return "".join(f"\\{character}" if character in "*`|_\\[" else character for character in cell)
+
+
+class Benchmarks(SphinxDirective):
+    """One kind of table from the results file."""
+
+    required_arguments = 1
+
+    def run(self) -> Sequence[nodes.Node]:
+        self.env.note_dependency(str(RESULTS))
+        return self.parse_text_to_nodes("\n".join(lines(load(), self.arguments[0])))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("benchmarks", Benchmarks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
