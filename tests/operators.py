@@ -28,6 +28,7 @@ class KernelCase:
         differentiable: The reference in a form that autograd takes.
         inputs: Makes inputs from `(rows, samples, dtype, seed)`; the first is audio, and each has rows in front, or the
             number of filters, which divides that of rows.
+        saved: Which of the operator's results its backward pass gets.
     """
 
     name: str
@@ -35,6 +36,7 @@ class KernelCase:
     reference: Callable[..., Tensors]
     differentiable: Callable[..., Tensors]
     inputs: Callable[[int, int, torch.dtype, int], Tensors]
+    saved: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return self.name
@@ -127,9 +129,9 @@ def _sosfilt_out_of_place(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
 
 
 KERNELS = [
-    KernelCase("sosfilt", sosfilt, reference.sosfilt, _sosfilt_out_of_place, sosfilt_inputs),
+    KernelCase("sosfilt", sosfilt, reference.sosfilt, _sosfilt_out_of_place, sosfilt_inputs, saved=(2,)),
     KernelCase("ballistics", ballistics, reference.ballistics, reference.ballistics, ballistics_inputs),
-    KernelCase("recurrence", recurrence, reference.recurrence, reference.recurrence, recurrence_inputs),
+    KernelCase("recurrence", recurrence, reference.recurrence, reference.recurrence, recurrence_inputs, saved=(0,)),
     _dynamics_case("compress_max", 1, False),
     _dynamics_case("compress_mean", 1, True),
     _dynamics_case("expand_max", -1, False),

@@ -315,18 +315,20 @@ def register(operator: Operator) -> Callable[..., Tensors]:
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *values: Any) -> tuple[Tensors, tuple[int, ...]]:
-            folded = _fold_rows(info, in_dims, values)
-            return _unfold_rows(info, call(*folded[: num_inputs + num_settings]))
+            return _unfold_rows(info, eager(*_fold_rows(info, in_dims, values)[: num_inputs + num_settings]))
 
     Eager.__name__ = Eager.__qualname__ = operator.name
+
+    def eager(*values: Any) -> Tensors:
+        plain = _is_plain(values[:num_inputs])
+        flag = (not plain,) if checkpoints else ()
+        outputs = forward_op(*values, *flag) if plain else Eager.apply(*values, *flag)  # type: ignore[no-untyped-call]
+        return _unpacked(outputs)
 
     def call(*values: Any) -> Tensors:
         if torch.compiler.is_compiling():
             flag = (torch.is_grad_enabled(),) if checkpoints else ()
             return _unpacked(forward_op(*values, *flag))[:num_outputs]
-        plain = _is_plain(values[:num_inputs])
-        flag = (not plain,) if checkpoints else ()
-        outputs = forward_op(*values, *flag) if plain else Eager.apply(*values, *flag)  # type: ignore[no-untyped-call]
-        return _unpacked(outputs)[:num_outputs]
+        return eager(*values)[:num_outputs]
 
     return call

@@ -106,7 +106,8 @@ def test_registration_is_sound(kernel: KernelCase) -> None:
     torch.library.opcheck(kernel.operator, leaves(*inputs))
     torch.library.opcheck(kernel.operator, [value.movedim(0, -1).contiguous().movedim(-1, 0) for value in inputs])
     for needs in (True, False):
-        arguments = [*inputs, *outputs, *(torch.randn_like(out) for out in outputs), [needs] * len(inputs)]
+        saved = [kernel.operator(*inputs)[index] for index in kernel.saved]
+        arguments = [*inputs, *saved, *(torch.randn_like(out) for out in outputs), [needs] * len(inputs)]
         torch.library.opcheck(kernel.backward_operator, arguments)
 
 

@@ -112,3 +112,41 @@ def test_the_lowest_and_sharpest_filters_keep_float64() -> None:
     exact, _ = by_scipy(x.double(), sos, zi)
     # Half a unit in the last place of the output, and what the order of sums does to a state of 1e5 times its input.
     assert_close(y.double(), exact, 2.0**-24 + 1e-10)
+
+
+# A few long rows are cut into pieces that are filtered side by side and joined: lengths with and without a remainder,
+# slow poles, whose state reaches across many pieces, and more threads than one.
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "samples", "sections"), [(1, 40001, 6), (2, 65536, 1), (3, 50000, 16), (1, 33000, 17)]
+)
+def test_few_long_rows_equal_many(rows: int, samples: int, sections: int, threads: int) -> None:
+    x, sos, zi = sosfilt_inputs(rows, samples, torch.float64, 3, sections)
+    # Poles at 100 Hz of 48 kHz with q = 2, which remember thousands of samples.
+    angle = 2 * np.pi * 100 / 48000
+    sos[:, 0, 3:] = torch.tensor([-2 * (1 - angle / 4) * np.cos(angle), (1 - angle / 4) ** 2], dtype=torch.float64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        outputs, gradients = all_gradients(sosfilt, (x, sos, zi))
+    finally:
+        torch.set_num_threads(before)
+    for got, want in zip(outputs, by_scipy(x, sos, zi), strict=True):
+        assert_close(got, want, 1e-12)
+    # Enough rows leave nothing to cut, with the same noise as gradients of all outputs.
+    copies = 64
+
+    def repeated(*inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = sosfilt(*(value.repeat(copies, *(1,) * (value.ndim - 1)) for value in inputs))
+        return tuple(out.unflatten(0, (copies, rows)).mean(0) for out in outputs)
+
+    _, wants = all_gradients(repeated, (x, sos, zi))
+    for got, want in zip(gradients, wants, strict=True):
+        assert_close(got, want, 1e-11)
+
+
+def test_a_nan_in_a_long_row_spares_what_comes_before_it() -> None:
+    x, sos, zi = sosfilt_inputs(1, 40000, torch.float32, 0, 2)
+    x[0, 30000] = torch.nan
+    y, zf = sosfilt(x, sos, zi)
+    assert torch.isfinite(y[0, :30000]).all() and torch.isnan(y[0, 30000:]).all() and torch.isnan(zf).all()
