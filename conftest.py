@@ -12,7 +12,7 @@ import dasp
 import dasp.functional
 
 # They have no examples, and importing them takes Triton.
-collect_ignore = ["dasp/kernels/cuda"]
+collect_ignore = ["dasp/kernels/cuda", "tests/kernels/compile_cuda.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dasp._checks import check_call, check_choice, control
 from dasp._spec import Control, Param, processor
-from dasp.functional.filters import KINDS, design, filter_cascade
+from dasp.functional.filters import design, filter_cascade
+from dasp.kernels import KINDS
 
 _SIX_BANDS = ("low_shelf", "peaking", "peaking", "peaking", "peaking", "high_shelf")
 

@@ -20,17 +20,8 @@ from dasp._checks import (
     working,
 )
 from dasp._spec import Control, Param, processor
-from dasp.functional.level import amplitude
+from dasp.kernels import KINDS, biquads
 from dasp.kernels import sosfilt as sosfilt_rows
-
-KINDS = ("lowpass", "highpass", "bandpass", "notch", "allpass", "peaking", "low_shelf", "high_shelf")
-"""The eight filters of the Audio EQ Cookbook."""
-
-# Beyond these a design has no filter to give: a frequency of 0 Hz or Nyquist puts poles on the unit circle, and Q is a
-# divisor.  1 Hz is the lowest of reliable double precision at 192 kHz.
-_LOWEST_HZ = 1.0
-_HIGHEST_OF_RATE = 0.499
-_LOWEST_Q, _HIGHEST_Q = 1e-3, 1e3
 
 Frequency = Annotated[Control, Param("Hz", 20, 20000, "log", "Cutoff or centre frequency.", domain=(0, math.inf))]
 Gain = Annotated[Control, Param("dB", -24, 24, meaning="Gain of the peak or shelf.")]
@@ -82,53 +73,9 @@ def biquad(
 
 def design(kinds: Sequence[str], sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensor:
     """Designs a cascade: `(*shape, bands)` in float64 each to `(*shape, bands, 5)` as b0 b1 b2 a1 a2."""
-    w = (2 * math.pi / sample_rate) * frequency_hz.clamp(_LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate)
-    cos, sin = torch.cos(w), torch.sin(w)
-    alpha = sin / (2 * q.clamp(_LOWEST_Q, _HIGHEST_Q))
-    root = amplitude(gain_db / 2)
-    # 1 - cos(w) without cancellation, for low-pass filters at low frequencies.
-    versine = 2 * torch.sin(w / 2).square()
-    columns: list[Tensor] = [w] * len(kinds)
-    for kind in dict.fromkeys(kinds):
-        bands = [band for band, other in enumerate(kinds) if other == kind]
-        pick = slice(bands[0], bands[-1] + 1) if len(bands) == bands[-1] + 1 - bands[0] else bands
-        terms = (term[..., pick] for term in (cos, alpha, root, versine))
-        b0, b1, b2, a0, a1, a2 = _cookbook(kind, *terms)
-        designed = torch.stack([b0, b1, b2, a1, a2], -1) / a0.unsqueeze(-1)
-        for band, column in zip(bands, designed.unbind(-2), strict=True):
-            columns[band] = column
-    return torch.stack(columns, -2)
-
-
-def _cookbook(kind: str, cos: Tensor, alpha: Tensor, root: Tensor, versine: Tensor) -> tuple[Tensor, ...]:
-    """b0 b1 b2 a0 a1 a2 of the cookbook, before division by a0."""
-    if kind in ("low_shelf", "high_shelf"):
-        # The high shelf is the low shelf mirrored in frequency: cos changes its sign, and so do b1 and a1.
-        mirror = 1 if kind == "low_shelf" else -1
-        cos = mirror * cos
-        plus, minus, slope = root + 1, root - 1, 2 * torch.sqrt(root) * alpha
-        return (
-            root * (plus - minus * cos + slope),
-            mirror * 2 * root * (minus - plus * cos),
-            root * (plus - minus * cos - slope),
-            plus + minus * cos + slope,
-            mirror * -2 * (minus + plus * cos),
-            plus + minus * cos - slope,
-        )
-    if kind == "peaking":
-        numerator = (1 + alpha * root, -2 * cos, 1 - alpha * root)
-        return (*numerator, 1 + alpha / root, -2 * cos, 1 - alpha / root)
-    if kind == "lowpass":
-        numerator = (versine / 2, versine, versine / 2)
-    elif kind == "highpass":
-        numerator = ((1 + cos) / 2, -(1 + cos), (1 + cos) / 2)
-    elif kind == "bandpass":
-        numerator = (alpha, torch.zeros_like(alpha), -alpha)
-    elif kind == "notch":
-        numerator = (torch.ones_like(cos), -2 * cos, torch.ones_like(cos))
-    else:
-        numerator = (1 - alpha, -2 * cos, 1 + alpha)
-    return (*numerator, 1 + alpha, -2 * cos, 1 - alpha)
+    f, g, quality = torch.broadcast_tensors(frequency_hz, gain_db, q)
+    flat = [value.reshape(math.prod(f.shape[:-1]), len(kinds)) for value in (f, g, quality)]
+    return biquads(flat[0], flat[1], flat[2], kinds, sample_rate).reshape(*f.shape, 5)
 
 
 def sosfreqz(sos: Tensor, frequency_hz: Tensor, sample_rate: float) -> Tensor:

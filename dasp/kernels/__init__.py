@@ -12,6 +12,7 @@ import torch
 
 from dasp.kernels import cuda
 from dasp.kernels._ballistics import ballistics
+from dasp.kernels._biquads import KINDS, biquads
 from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
@@ -21,8 +22,10 @@ from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
 
 __all__ = [
+    "KINDS",
     "ballistics",
     "band_noise",
+    "biquads",
     "convolve",
     "decaying_noise",
     "delay",

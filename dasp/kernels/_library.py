@@ -13,20 +13,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
 
-_OPERATORS = (
-    "sosfilt",
-    "sosfilt_backward",
-    "ballistics",
-    "ballistics_backward",
-    "dynamics",
-    "dynamics_backward",
-    "recurrence",
-    "recurrence_backward",
+_FUNCTIONS = (
+    "biquads_f64",
+    "biquads_backward_f64",
+    *(
+        f"{name}_{kind}"
+        for name in (
+            "sosfilt",
+            "sosfilt_backward",
+            "ballistics",
+            "ballistics_backward",
+            "dynamics",
+            "dynamics_backward",
+            "recurrence",
+            "recurrence_backward",
+        )
+        for kind in ("f32", "f64")
+    ),
 )
 
 
@@ -55,11 +63,10 @@ class Library:
             if version != ABI_VERSION:
                 self.reason = f"{path.name} has ABI version {version}, expected {ABI_VERSION}: reinstall dasp"
                 return
-            for name in _OPERATORS:
-                for dtype in ("f32", "f64"):
-                    function = getattr(handle, f"dasp_{name}_{dtype}")
-                    function.argtypes = [ctypes.c_void_p, ctypes.c_int]
-                    function.restype = ctypes.c_int
+            for name in _FUNCTIONS:
+                function = getattr(handle, f"dasp_{name}")
+                function.argtypes = [ctypes.c_void_p, ctypes.c_int]
+                function.restype = ctypes.c_int
             handle.dasp_instruction_set.restype = ctypes.c_char_p
             self.instruction_set = handle.dasp_instruction_set().decode()
         except (OSError, AttributeError) as error:
@@ -76,19 +83,27 @@ class Library:
             )
         return self._handle is not None
 
-    def call(self, name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> None:
-        """Calls `dasp_<name>_<dtype>` with one structure: the addresses of `tensors`, then `sizes` as int64.
+    def call(
+        self, name: str, arrays: Sequence[Tensor | ctypes.Array[ctypes.c_double] | None], sizes: Sequence[int]
+    ) -> None:
+        """Calls `dasp_<name>_<dtype>` with one structure: the addresses of `arrays`, then `sizes` as int64.
 
-        The audio type is that of the first tensor.  All tensors are contiguous and on the CPU.
+        The audio type is that of the first array.  All tensors are contiguous and on the CPU.
         """
-        fields = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        fields = [_address(array) for array in arrays]
         arguments = (ctypes.c_int64 * (len(fields) + len(sizes)))(*fields, *sizes)
-        first = tensors[0]
-        suffix = "f64" if first is not None and first.dtype == torch.float64 else "f32"
+        first = arrays[0]
+        suffix = "f64" if isinstance(first, Tensor) and first.dtype == torch.float64 else "f32"
         # Starting threads costs tens of microseconds, which a small call does not earn back.
         threads = torch.get_num_threads() if sizes[0] * sizes[1] >= 1 << 15 else 1
         if getattr(self._handle, f"dasp_{name}_{suffix}")(arguments, threads):
             raise MemoryError(f"dasp: {name} ran out of memory at {sizes[0]} rows of {sizes[1]} samples")
+
+
+def _address(array: Tensor | ctypes.Array[ctypes.c_double] | None) -> int:
+    if isinstance(array, Tensor):
+        return array.data_ptr()
+    return 0 if array is None else ctypes.addressof(array)
 
 
 def _is_whole(path: Path) -> bool:

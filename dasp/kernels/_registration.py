@@ -290,7 +290,8 @@ def register(operator: Operator) -> Callable[..., Tensors]:
     class Eager(torch.autograd.Function):
         @staticmethod
         def forward(*values: Any) -> Tensors:
-            return _unpacked(forward_op(*values))
+            with torch._C._AutoDispatchBelowAutograd():
+                return _unpacked(forward_op(*values))
 
         setup_context = staticmethod(setup_both)
 
@@ -319,11 +320,18 @@ def register(operator: Operator) -> Callable[..., Tensors]:
 
     Eager.__name__ = Eager.__qualname__ = operator.name
 
+    # Without transforms of torch.func, `Function.apply` of torch 2.13 does nothing but this, after it has looked at the
+    # signature of `forward`, which takes longer than the rest.
+    apply_directly = super(torch.autograd.Function, Eager).apply
+
     def eager(*values: Any) -> Tensors:
         plain = _is_plain(values[:num_inputs])
         flag = (not plain,) if checkpoints else ()
-        outputs = forward_op(*values, *flag) if plain else Eager.apply(*values, *flag)  # type: ignore[no-untyped-call]
-        return _unpacked(outputs)
+        if plain:
+            with torch._C._AutoDispatchBelowAutograd():
+                return _unpacked(forward_op(*values, *flag))
+        apply = Eager.apply if torch._C._are_functorch_transforms_active() else apply_directly
+        return _unpacked(apply(*values, *flag))  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     def call(*values: Any) -> Tensors:
         if torch.compiler.is_compiling():

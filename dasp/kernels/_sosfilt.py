@@ -35,7 +35,8 @@ def _scipy_sosfilt(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
 
 
 def _checkpoints(x: Tensor, sos: Tensor) -> Tensor:
-    return sos.new_empty(x.shape[0], -(-x.shape[1] // _BLOCK), sos.shape[1], 2)
+    # One block more than there may be: torch 2.13 exports no symbolic size that could be 1.
+    return sos.new_empty(x.shape[0], x.shape[1] // _BLOCK + 2, sos.shape[1], 2)
 
 
 def _forward(x: Tensor, sos: Tensor, zi: Tensor, differentiable: bool = True) -> Tensors:
@@ -77,7 +78,7 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
     library.call("sosfilt_backward", pointers, [rows, samples, sos.shape[1], rows // sos.shape[0]])
     if gsos is None:
         return gx, torch.zeros_like(sos), gzi
-    return gx, gsos.reshape(sos.shape[0], -1, *sos.shape[1:]).sum(1), gzi
+    return gx, gsos if rows == sos.shape[0] else gsos.reshape(sos.shape[0], -1, *sos.shape[1:]).sum(1), gzi
 
 
 def _vjp(inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:

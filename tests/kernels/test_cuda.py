@@ -66,8 +66,9 @@ def noise(like: Sequence[Tensor], seed: int = 9) -> Tensors:
 
 def on_cpu(kernel: KernelCase, inputs: Tensors, needs: bool = True) -> tuple[Tensors, Tensors]:
     """Outputs, and gradients of the inputs for noise as that of the outputs."""
-    outputs = kernel.operator(*inputs)
-    return outputs, kernel.backward_operator(*inputs, *outputs, *noise(outputs), [needs] * len(inputs))
+    results = kernel.operator(*inputs)
+    outputs, saved = tuple(results[:2]), (results[index] for index in kernel.saved)
+    return outputs, kernel.backward_operator(*inputs, *saved, *noise(outputs), [needs] * len(inputs))
 
 
 def on_gpu(kernel: KernelCase, inputs: Tensors, needs: bool = True) -> tuple[Tensors, Tensors]:

@@ -4,6 +4,7 @@
 // Every function returns 0, or 1 when memory ran out; no exception leaves this file.  `lanes.inc` holds the loops and is
 // compiled once for each instruction set; `dispatch` picks one when the library is first used.
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -159,6 +160,24 @@ struct DynamicsArgs {
   int64_t rows, samples, channels, direction, mean;
 };
 
+struct BiquadsArgs {
+  const double* frequency;  // rows, bands: Hz
+  const double* gain;       // rows, bands: dB
+  const double* q;          // rows, bands
+  const double* limits;     // radians per Hz, lowest and highest frequency, lowest and highest q
+  double* sos;              // rows, bands, 5: b0 b1 b2 a1 a2
+  double* slopes;           // rows, bands, 5, 3: derivatives by frequency, gain and q; null where not wanted
+  int64_t rows, bands;
+  int64_t kinds[1];         // one for each band, in the order of `design`
+};
+
+struct BiquadsGradientArgs {
+  const double* gsos;    // rows, bands, 5
+  const double* slopes;  // rows, bands, 5, 3
+  double* gradients[3];  // rows, bands
+  int64_t rows, bands;
+};
+
 }  // namespace
 
 // One source file, one copy of the loops for each instruction set.
@@ -279,42 +298,44 @@ namespace {
 
 constexpr int64_t kPieceBlock = 64;     // checkpoints lie this far apart
 constexpr int64_t kShortestPiece = 2048;  // shorter ones cost more to join than they save
+constexpr int64_t kMostPieces = 64;       // of all rows together
 constexpr int64_t kMostSections = 16;   // the transition of more costs more than it saves
 
-// Pieces per row that fill the lanes of all threads; 1 where rows do that already.
-int64_t pieces_for(const SosfiltArgs& args, int threads) {
-  const int64_t widths[] = {baseline::kWidth, 4, 8};
-  const int64_t fitting = widths[isa()] * threads / args.rows, long_enough = args.samples / kShortestPiece;
+// Pieces per row, enough for some threads; 1 where rows fill the lanes by themselves.  The number of threads is not
+// asked for, so that it changes no result.
+int64_t pieces_for(const SosfiltArgs& args) {
+  const int64_t fitting = kMostPieces / args.rows, long_enough = args.samples / kShortestPiece;
   const int64_t pieces = fitting < long_enough ? fitting : long_enough;
-  return pieces < 4 || args.sections > kMostSections ? 1 : pieces;
+  return args.rows >= 8 || pieces < 4 || args.sections > kMostSections ? 1 : pieces;
 }
 
-const double* transition(const double* sos, int64_t sections, int64_t samples, double* memory) {
 #if defined(DASP_MULTIVERSION)
-  if (isa() == kAvx512) return avx512::transition(sos, sections, samples, memory);
-  if (isa() == kAvx2) return avx2::transition(sos, sections, samples, memory);
+#define DASP_CHOOSE(function) (isa() == kAvx512 ? avx512::function : isa() == kAvx2 ? avx2::function : baseline::function)
+#else
+#define DASP_CHOOSE(function) baseline::function
 #endif
-  return baseline::transition(sos, sections, samples, memory);
-}
 
-// The states between pieces, from what each piece alone leaves behind: s' = A^samples s + alone, or backwards in time
+// The states between pieces, from what each piece alone leaves behind: s' = A^length s + alone, or backwards in time
 // with the transpose.  `between[piece]` is the state with which it starts; the last one is returned in `state`.
 void join(const SosfiltArgs& args, int64_t pieces, int64_t length, bool backwards, const double* alone, double* between,
           double* state) {
   const int64_t n = 2 * args.sections;
-  std::vector<double> memory(6 * n * n), next(n);
+  std::vector<double> memory(6 * n * n), columns(2 * n * n), next(2 * n);
   const double* power = nullptr;
   for (int64_t row = 0; row < args.rows; ++row) {
-    if (row % args.share == 0) power = transition(args.sos + row / args.share * args.sections * 5, args.sections, length, memory.data());
+    if (row % args.share == 0) {
+      const double* sos = args.sos + row / args.share * args.sections * 5;
+      power = DASP_CHOOSE(transition)(sos, args.sections, length, memory.data());
+      for (int64_t i = 0; i < 2 * n * n; ++i) {
+        const int64_t part = i / (n * n) * n * n, j = i % (n * n) / n, k = i % n;
+        columns[part + k * n + j] = power[i];
+      }
+    }
     double* s = state + row * n;
     for (int64_t i = 0; i < pieces; ++i) {
       const int64_t piece = row * pieces + (backwards ? pieces - 1 - i : i);
       std::memcpy(between + piece * n, s, n * sizeof(double));
-      for (int64_t j = 0; j < n; ++j) {
-        double sum = alone[piece * n + j];
-        for (int64_t k = 0; k < n; ++k) sum += power[backwards ? k * n + j : j * n + k] * s[k];
-        next[j] = sum;
-      }
+      DASP_CHOOSE(advance)(backwards ? power : columns.data(), s, alone + piece * n, next.data(), next.data() + n, n);
       std::memcpy(s, next.data(), n * sizeof(double));
     }
   }
@@ -368,7 +389,12 @@ int run_pieces(const SosfiltTask& alone, const SosfiltTask& task, int threads, c
 
 template <typename T>
 int sosfilt(const SosfiltArgs& args, int threads) {
-  const int64_t pieces = pieces_for(args, threads), n = 2 * args.sections;
+  const int64_t pieces = pieces_for(args), n = 2 * args.sections;
+  // Every element is written: there is room for one or two blocks more than there are.
+  const int64_t room = args.samples / kPieceBlock + 2, used = (args.samples + kPieceBlock - 1) / kPieceBlock;
+  for (int64_t row = 0; args.checkpoints && row < args.rows; ++row) {
+    std::memset(args.checkpoints + (row * room + used) * n, 0, (room - used) * n * sizeof(double));
+  }
   if (pieces == 1) return run(SosfiltTask(args), threads, sosfilt_lanes<T>);
   SosfiltTask task = cut(args, pieces), alone = task, last = remainder(args, task);
   std::vector<double> rest(task.rows * n), left(task.rows * n), start(task.rows * n), end(task.rows * n);
@@ -392,7 +418,7 @@ int sosfilt(const SosfiltArgs& args, int threads) {
 
 template <typename T>
 int sosfilt_backward(const SosfiltArgs& args, int threads) {
-  const int64_t pieces = pieces_for(args, threads), n = 2 * args.sections, width = 5 * args.sections;
+  const int64_t pieces = pieces_for(args), n = 2 * args.sections, width = 5 * args.sections;
   if (pieces == 1) return run(SosfiltTask(args), threads, sosfilt_backward_lanes<T>);
   SosfiltTask task = cut(args, pieces), alone = task, last = remainder(args, task);
   std::vector<double> rest(task.rows * n), left(task.rows * n), end(task.rows * n), start(task.rows * n);
@@ -441,6 +467,125 @@ int guarded(const Work& work) {
 
 DASP_EXPORT_SOSFILT(sosfilt)
 DASP_EXPORT_SOSFILT(sosfilt_backward)
+namespace {
+
+// A number and its derivatives by frequency, gain and q.
+struct Dual {
+  double v, d[3];
+  Dual(double value = 0.0) : v(value), d{0.0, 0.0, 0.0} {}
+  // f(x) with f(x.v) = value and f'(x.v) = slope.
+  static Dual of(const Dual& x, double value, double slope) {
+    Dual r(value);
+    for (int i = 0; i < 3; ++i) r.d[i] = slope * x.d[i];
+    return r;
+  }
+  Dual operator-() const { return of(*this, -v, -1.0); }
+  friend Dual operator+(const Dual& a, const Dual& b) { return mix(a, b, a.v + b.v, 1.0, 1.0); }
+  friend Dual operator-(const Dual& a, const Dual& b) { return mix(a, b, a.v - b.v, 1.0, -1.0); }
+  friend Dual operator*(const Dual& a, const Dual& b) { return mix(a, b, a.v * b.v, b.v, a.v); }
+  friend Dual operator/(const Dual& a, const Dual& b) { return mix(a, b, a.v / b.v, 1.0 / b.v, -a.v / (b.v * b.v)); }
+
+ private:
+  static Dual mix(const Dual& a, const Dual& b, double value, double by_a, double by_b) {
+    Dual r(value);
+    for (int i = 0; i < 3; ++i) r.d[i] = by_a * a.d[i] + by_b * b.d[i];
+    return r;
+  }
+};
+
+// The control number `which`; beyond its limits it acts as clamped, and has no derivative.
+Dual control(double value, int which, double low, double high) {
+  Dual r(value < low ? low : value > high ? high : value);
+  r.d[which] = value >= low && value <= high ? 1.0 : 0.0;
+  return r;
+}
+
+// b0 b1 b2 a0 a1 a2 of the Audio EQ Cookbook: lowpass, highpass, bandpass, notch, allpass, peaking, low shelf, high shelf.
+void design(int64_t kind, const Dual& cosine, const Dual& alpha, const Dual& root, const Dual& versine, Dual* c) {
+  c[3] = Dual(1.0) + alpha;
+  c[4] = Dual(-2.0) * cosine;
+  c[5] = Dual(1.0) - alpha;
+  switch (kind) {
+    case 0:
+      c[0] = c[2] = Dual(0.5) * versine;
+      c[1] = versine;
+      return;
+    case 1:
+      c[0] = c[2] = Dual(0.5) * (Dual(1.0) + cosine);
+      c[1] = -(Dual(1.0) + cosine);
+      return;
+    case 2:
+      c[0] = alpha;
+      c[1] = Dual(0.0);
+      c[2] = -alpha;
+      return;
+    case 3:
+      c[0] = c[2] = Dual(1.0);
+      c[1] = c[4];
+      return;
+    case 4:
+      c[0] = c[5];
+      c[1] = c[4];
+      c[2] = c[3];
+      return;
+    case 5:
+      c[0] = Dual(1.0) + alpha * root;
+      c[1] = c[4];
+      c[2] = Dual(1.0) - alpha * root;
+      c[3] = Dual(1.0) + alpha / root;
+      c[5] = Dual(1.0) - alpha / root;
+      return;
+    default: {
+      // The high shelf is the low shelf mirrored in frequency: the cosine changes its sign, and so do b1 and a1.
+      const Dual mirror(kind == 6 ? 1.0 : -1.0), m = mirror * cosine;
+      const Dual plus = root + Dual(1.0), minus = root - Dual(1.0), half = std::sqrt(root.v);
+      const Dual slope = Dual(2.0) * Dual::of(root, half.v, 0.5 / half.v) * alpha;
+      c[0] = root * (plus - minus * m + slope);
+      c[1] = mirror * Dual(2.0) * root * (minus - plus * m);
+      c[2] = root * (plus - minus * m - slope);
+      c[3] = plus + minus * m + slope;
+      c[4] = mirror * Dual(-2.0) * (minus + plus * m);
+      c[5] = plus + minus * m - slope;
+    }
+  }
+}
+
+}  // namespace
+
+DASP_API int dasp_biquads_f64(const BiquadsArgs* args, int) {
+  static const int order[5] = {0, 1, 2, 4, 5};
+  for (int64_t i = 0; i < args->rows * args->bands; ++i) {
+    const Dual w = Dual(args->limits[0]) * control(args->frequency[i], 0, args->limits[1], args->limits[2]);
+    const Dual q = control(args->q[i], 2, args->limits[3], args->limits[4]);
+    Dual gain(args->gain[i]);
+    gain.d[1] = 1.0;
+    const double sine = std::sin(w.v), half = std::sin(0.5 * w.v);
+    const Dual cosine = Dual::of(w, std::cos(w.v), -sine), versine = Dual::of(w, 2.0 * half * half, sine);
+    const Dual alpha = Dual::of(w, sine, cosine.v) / (Dual(2.0) * q);
+    const double decibel = 0.057564627324851142;  // log(10) / 40
+    const double factor = std::exp(decibel * gain.v);
+    Dual c[6];
+    design(args->kinds[i % args->bands], cosine, alpha, Dual::of(gain, factor, decibel * factor), versine, c);
+    for (int j = 0; j < 5; ++j) {
+      const Dual r = c[order[j]] / c[3];
+      args->sos[i * 5 + j] = r.v;
+      for (int k = 0; args->slopes && k < 3; ++k) args->slopes[(i * 5 + j) * 3 + k] = r.d[k];
+    }
+  }
+  return 0;
+}
+
+DASP_API int dasp_biquads_backward_f64(const BiquadsGradientArgs* args, int) {
+  for (int64_t i = 0; i < args->rows * args->bands; ++i) {
+    for (int k = 0; k < 3; ++k) {
+      double sum = 0.0;
+      for (int j = 0; j < 5; ++j) sum += args->gsos[i * 5 + j] * args->slopes[(i * 5 + j) * 3 + k];
+      args->gradients[k][i] = sum;
+    }
+  }
+  return 0;
+}
+
 DASP_EXPORT(ballistics, BallisticsArgs)
 DASP_EXPORT(ballistics_backward, BallisticsArgs)
 DASP_EXPORT(dynamics, DynamicsArgs)
@@ -448,7 +593,7 @@ DASP_EXPORT(dynamics_backward, DynamicsArgs)
 DASP_EXPORT(recurrence, RecurrenceArgs)
 DASP_EXPORT(recurrence_backward, RecurrenceArgs)
 
-DASP_API int dasp_abi_version() { return 3; }
+DASP_API int dasp_abi_version() { return 4; }
 
 DASP_API const char* dasp_instruction_set() {
   static const char* const names[] = {"baseline", "avx2", "avx512"};
