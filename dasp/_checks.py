@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dasp._spec import PROCESSORS, Control
+from dasp._spec import PROCESSORS, Control, State
 
 _debugging = False
 
@@ -146,6 +146,31 @@ def control(
     if not broadcasts(full, targets):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
     return tensor.reshape(*full, *bands)
+
+
+def check_state(name: str, state: State, entry: str) -> None:
+    """Raises unless a state is a dict of tensors with no other entry than the one that a processor has."""
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise TypeError(f"{name}: state is a {type(state).__name__}, expected a dict of tensors, {{}} at rest")
+    for key in state:
+        if key != entry:
+            raise ValueError(f"{name}: state has {key!r}, expected {entry!r} alone, or {{}} at rest")
+
+
+def recalled(name: str, state: State, entry: str, shape: Sequence[int], like: Tensor) -> Tensor:
+    """What a processor goes on from, in float64: the entry of its state, or zeros at rest.
+
+    Raises:
+        TypeError: If the state is not a dict of tensors.
+        ValueError: If it has another entry or shape.
+    """
+    check_state(name, state, entry)
+    if not state:
+        return torch.zeros(tuple(shape), dtype=torch.float64, device=like.device)
+    if tuple(state[entry].shape) != tuple(shape):
+        have = shape_text(state[entry].shape)
+        raise ValueError(f"{name}: state {entry!r} has shape {have}, expected {shape_text(shape)}")
+    return state[entry].to(torch.float64)
 
 
 def _mismatch(name: str, argument: str, tensor: Tensor, x: Tensor, size: int | None) -> str:

@@ -92,10 +92,12 @@ class Case:
     def denormalize(self, u: Tensor) -> dict[str, Tensor]:
         return self.spec.denormalize(u, SAMPLE_RATE, self.options)
 
-    def __call__(self, x: Tensor, controls: Mapping[str, Any], signals: Sequence[Tensor] | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, controls: Mapping[str, Any], signals: Sequence[Tensor] | None = None, **state: Any
+    ) -> Any:
         """Runs it with controls in physical units."""
         given = dict(zip(self.spec.signals, self.signals(x) if signals is None else signals, strict=True))
-        return self.spec.function(x, SAMPLE_RATE, **given, **controls, **self.options)
+        return self.spec.function(x, SAMPLE_RATE, **given, **controls, **self.options, **state)
 
     def flat(self, x: Tensor, u: Tensor, *signals: Tensor) -> Tensor:
         """Runs it with controls as one normalised tensor."""

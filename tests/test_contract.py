@@ -266,6 +266,50 @@ def test_later_samples_do_not_change_earlier_ones(case: Case, dtype: torch.dtype
 # ---- ranges
 
 
+@given(cuts=st.lists(st.integers(0, 200), max_size=4))
+@each_variant
+def test_blocks_equal_the_whole_with_gradients_across_them(case: Case, cuts: list[int]) -> None:
+    x = case.audio((2,), 200)
+    controls, signals = case.controls(x), case.signals(x)
+    ends = [0, *sorted(cuts), 200]
+
+    def in_blocks(x: Tensor, *settings: Tensor) -> Tensor:
+        state, blocks = {}, []
+        given = dict(zip(controls, settings, strict=True))
+        for begin, end in itertools.pairwise(ends):
+            y = case(x[..., begin:end], given, signals, **({"state": state} if case.spec.stateful else {}))
+            if case.spec.stateful:
+                y, state = y
+            blocks.append(y)
+        return torch.cat(blocks, -1)
+
+    results = []
+    for process in (lambda x, *settings: case(x, dict(zip(controls, settings, strict=True)), signals), in_blocks):
+        inputs = leaves(x, *controls.values())
+        y = process(*inputs)
+        results.append((y.detach(), *gradients(y, inputs)))
+    # An FFT rounds relative to the largest of what it transforms, which for the gradients of a reverberation's controls
+    # is an impulse response much longer than the audio.
+    scales = [0.0, 0.0, *(0.0 if case.exact else 1.0 for _ in controls)]
+    for got, want, scale in zip(*results, scales, strict=True):
+        assert_close(got, want, 1e-12, scale)
+
+
+@each_processor
+def test_a_state_of_something_else_is_refused(case: Case) -> None:
+    if not case.spec.stateful:
+        pytest.skip("has no memory")
+    x = case.audio()
+    with pytest.raises(ValueError, match=f"{case.spec.name}: state has 'other', expected"):
+        case(x, {}, state={"other": x})
+    _, state = case(x, {}, state={})
+    (entry,) = state
+    with pytest.raises(ValueError, match=f"{case.spec.name}: state '{entry}' has shape"):
+        case(x, {}, state={entry: state[entry].unsqueeze(0)})
+    with pytest.raises(TypeError, match=f"{case.spec.name}: state is"):
+        case(x, {}, state=x)
+
+
 @given(data=st.data())
 @each_variant
 def test_every_setting_gives_finite_output_and_gradients(case: Case, data: st.DataObject) -> None:

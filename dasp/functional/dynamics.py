@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dasp._checks import check_call, check_choice, control
-from dasp._spec import Control, Param, processor
+from dasp._checks import check_call, check_choice, control, recalled
+from dasp._spec import Control, Param, State, processor
 from dasp.kernels import dynamics
 
 LINKS = ("max", "mean", "none")
@@ -39,15 +39,18 @@ def _pole(time_ms: Tensor, sample_rate: float) -> Tensor:
 
 
 def _run(
+    name: str,
     x: Tensor,
+    audio: Tensor,
     link: str,
     direction: int,
     curve: Sequence[Tensor],
     poles: Sequence[Tensor],
     makeup: Tensor,
-) -> Tensor:
-    """Runs the kernel on groups of channels that share a detector."""
-    *batch, channels, samples = x.shape
+    state: State | None,
+) -> Tensor | tuple[Tensor, State]:
+    """Runs the kernel on groups of channels that share a detector; `audio` is x in its working type."""
+    *batch, channels, samples = audio.shape
     groups = (*batch, channels) if link == "none" else tuple(batch)
     per_group = math.prod(groups), channels if link != "none" else 1
 
@@ -57,11 +60,12 @@ def _run(
         return torch.stack([value.reshape(-1) for value in wide], -1)
 
     gains = makeup.squeeze(-1).expand(*batch, channels).reshape(per_group)
-    start = torch.zeros(per_group[0], dtype=torch.float64, device=x.device)
-    y, _ = dynamics(
-        x.reshape(*per_group, samples), expand(curve), expand(poles), gains, start, direction, link == "mean"
+    start = recalled(name, {} if state is None else state, "smoothed_gain", groups, audio).reshape(per_group[0])
+    y, end = dynamics(
+        audio.reshape(*per_group, samples), expand(curve), expand(poles), gains, start, direction, link == "mean"
     )
-    return y.reshape(x.shape)
+    y = y.reshape(audio.shape).to(x.dtype)
+    return y if state is None else (y, {"smoothed_gain": end.reshape(groups)})
 
 
 def _detector_control(name: str, argument: str, value: Control, x: Tensor, link: str) -> Tensor:
@@ -83,7 +87,9 @@ def compressor(
     knee_db: Knee = 6.0,
     makeup_gain_db: Annotated[Control, Param("dB", 0, 24, meaning="Gain after compression.")] = 0.0,
     link: str = "max",
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Feed-forward compressor in the log domain with smooth branching (Giannoulis, Massberg and Reiss 2012).
 
     With L = 20 log10 max(|x|, 1e-8) of the linked channels, the gain computer gives g = (1 / ratio - 1) k(L -
@@ -96,14 +102,16 @@ def compressor(
         sample_rate: Sample rate in Hz.
         link: What the detector hears: "max", the loudest channel; "mean", the mean amplitude of all; "none", each
             channel by itself.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x, without delay.
+        Audio as x, without delay; with a state, the pair of that and the next state,
+        `{"smoothed_gain": (*batch,)}`, or `(*batch, channels)` if not linked, s in natural-logarithm units.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If link is unknown, a control does not match x or changes with time, or a control of the detector
-            has one value per channel while channels are linked.
+        ValueError: If link is unknown, a control does not match x or changes with time, a control of the detector has
+            one value per channel while channels are linked, or a state does not match x.
 
     Domain:
         threshold_db acts as clamped to [-200, 200], ratio to [1, inf] (inf limits), knee_db to [0, inf], each with
@@ -134,7 +142,7 @@ def compressor(
         torch.full_like(threshold, math.inf),
     )
     poles = (_pole(attack, sample_rate), _pole(release, sample_rate))
-    return _run(audio, link, 1, curve, poles, makeup).to(x.dtype)
+    return _run("compressor", x, audio, link, 1, curve, poles, makeup, state)
 
 
 @processor
@@ -148,7 +156,9 @@ def expander(
     knee_db: Knee = 6.0,
     range_db: Annotated[Control, Param("dB", 0, 80, meaning="Most attenuation.", domain=(0, math.inf))] = 40.0,
     link: str = "max",
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Feed-forward downward expander: the mirror of `compressor` below the threshold.
 
     With L as in `compressor`, g = max((1 - ratio) k(threshold_db - L), -range_db), smoothed from 0 dB with the attack
@@ -158,14 +168,16 @@ def expander(
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
         link: As in `compressor`.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x, without delay.
+        Audio as x, without delay; with a state, the pair of that and the next state,
+        `{"smoothed_gain": (*batch,)}`, or `(*batch, channels)` if not linked, s in natural-logarithm units.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If link is unknown, a control does not match x or changes with time, or a control of the detector
-            has one value per channel while channels are linked.
+        ValueError: If link is unknown, a control does not match x or changes with time, a control of the detector has
+            one value per channel while channels are linked, or a state does not match x.
 
     Domain:
         threshold_db acts as clamped to [-200, 200], ratio to [1, 10000] (a gate), knee_db and range_db to [0, inf],
@@ -196,4 +208,4 @@ def expander(
         most.clamp_min(0) * _NEPER,
     )
     poles = (_pole(release, sample_rate), _pole(attack, sample_rate))
-    return _run(audio, link, -1, curve, poles, torch.zeros_like(threshold)).to(x.dtype)
+    return _run("expander", x, audio, link, -1, curve, poles, torch.zeros_like(threshold), state)

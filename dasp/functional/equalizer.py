@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dasp._checks import check_call, check_choice, control
-from dasp._spec import Control, Param, processor
-from dasp.functional.filters import design, filter_cascade
+from dasp._spec import Control, Param, State, processor
+from dasp.functional.filters import design, filtered
 from dasp.kernels import KINDS
 
 _SIX_BANDS = ("low_shelf", "peaking", "peaking", "peaking", "peaking", "high_shelf")
@@ -29,7 +29,9 @@ def parametric_eq(
         Control, Param("", 0.1, 10, "log", "Quality factor of each band.", size="kinds", domain=(0, math.inf))
     ] = math.sqrt(0.5),
     kinds: Sequence[str] = _SIX_BANDS,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Parametric equaliser: a cascade of Audio EQ Cookbook filters in one pass, exact and recursive.
 
     H(z) is the product of the bands' responses; see `biquad` for each kind.  Bands without a gain, such as
@@ -39,14 +41,15 @@ def parametric_eq(
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
         kinds: The kind of each band, from `KINDS`; any number of bands.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, bands, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
         ValueError: If a kind is unknown or there is none, or a control does not have one value per band, does not match
-            x or changes with time.
+            x or changes with time, or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -64,5 +67,5 @@ def parametric_eq(
         control("parametric_eq", name, value, audio, size=len(kinds), dtype=torch.float64)
         for name, value in (("frequency_hz", frequency_hz), ("gain_db", gain_db), ("q", q))
     )
-    f, g, quality = (v.squeeze(-2) for v in torch.broadcast_tensors(f, g, quality))
-    return filter_cascade(audio, design(tuple(kinds), sample_rate, f, g, quality))[0].to(x.dtype)
+    f, g, quality = (v.squeeze(-2) for v in (f, g, quality))
+    return filtered("parametric_eq", x, audio, design(tuple(kinds), sample_rate, f, g, quality), state)

@@ -16,10 +16,11 @@ from dasp._checks import (
     check_choice,
     check_sample_rate,
     control,
+    recalled,
     shape_text,
     working,
 )
-from dasp._spec import Control, Param, processor
+from dasp._spec import Control, Param, State, processor
 from dasp.kernels import KINDS, biquads
 from dasp.kernels import sosfilt as sosfilt_rows
 
@@ -178,12 +179,22 @@ def filter_cascade(x: Tensor, five: Tensor, zi: Tensor | None = None) -> tuple[T
     return y.reshape(x.shape), zf.reshape(*batch, channels, sections, 2)
 
 
-def _single(kind: str, x: Tensor, sample_rate: float, **controls: Control) -> Tensor:
+def filtered(name: str, x: Tensor, audio: Tensor, five: Tensor, state: State | None) -> Tensor | tuple[Tensor, State]:
+    """What a processor returns that runs a cascade over `audio`, which is x in its working type."""
+    shape = (*audio.shape[:-1], five.shape[-2], 2)
+    zi = None if state is None else recalled(name, state, "zi", shape, audio)
+    y, zf = filter_cascade(audio, five, zi)
+    return y.to(x.dtype) if state is None else (y.to(x.dtype), {"zi": zf})
+
+
+def _single(
+    kind: str, x: Tensor, sample_rate: float, state: State | None, **controls: Control
+) -> Tensor | tuple[Tensor, State]:
     audio = check_call(kind, x, sample_rate)
     values = {name: control(kind, name, value, audio, dtype=torch.float64) for name, value in controls.items()}
     f, quality = values["frequency_hz"], values["q"]
-    f, quality, g = torch.broadcast_tensors(f, quality, values.get("gain_db", f.new_zeros(())))
-    return filter_cascade(audio, design((kind,), sample_rate, f, g, quality))[0].to(x.dtype)
+    five = design((kind,), sample_rate, f, values.get("gain_db", f.new_zeros(())), quality)
+    return filtered(kind, x, audio, five, state)
 
 
 @processor(linear=True)
@@ -192,7 +203,9 @@ def lowpass(
     sample_rate: float,
     frequency_hz: Frequency = 10000.0,
     q: Quality = math.sqrt(0.5),
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Low-pass filter of second order (Audio EQ Cookbook), exact and recursive.
 
     H(s) = 1 / (s^2 + s / q + 1), so that the gain at frequency_hz is q.
@@ -200,13 +213,14 @@ def lowpass(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -215,7 +229,7 @@ def lowpass(
         >>> F.lowpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("lowpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
+    return _single("lowpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -224,7 +238,9 @@ def highpass(
     sample_rate: float,
     frequency_hz: Frequency = 100.0,
     q: Quality = math.sqrt(0.5),
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """High-pass filter of second order (Audio EQ Cookbook), exact and recursive.
 
     H(s) = s^2 / (s^2 + s / q + 1), so that the gain at frequency_hz is q.
@@ -232,13 +248,14 @@ def highpass(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -247,7 +264,7 @@ def highpass(
         >>> F.highpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("highpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
+    return _single("highpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -256,7 +273,9 @@ def bandpass(
     sample_rate: float,
     frequency_hz: Frequency = 1000.0,
     q: Quality = 1.0,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Band-pass filter of second order with a peak of 0 dB (Audio EQ Cookbook), exact and recursive.
 
     H(s) = (s / q) / (s^2 + s / q + 1).
@@ -264,13 +283,14 @@ def bandpass(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -279,7 +299,7 @@ def bandpass(
         >>> F.bandpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("bandpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
+    return _single("bandpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -288,7 +308,9 @@ def notch(
     sample_rate: float,
     frequency_hz: Frequency = 1000.0,
     q: Quality = 1.0,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Notch filter of second order (Audio EQ Cookbook), exact and recursive.
 
     H(s) = (s^2 + 1) / (s^2 + s / q + 1).
@@ -296,13 +318,14 @@ def notch(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -311,7 +334,7 @@ def notch(
         >>> F.notch(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("notch", x, sample_rate, frequency_hz=frequency_hz, q=q)
+    return _single("notch", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -320,7 +343,9 @@ def allpass(
     sample_rate: float,
     frequency_hz: Frequency = 1000.0,
     q: Quality = 1.0,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """All-pass filter of second order (Audio EQ Cookbook), exact and recursive.
 
     H(s) = (s^2 - s / q + 1) / (s^2 + s / q + 1).
@@ -328,13 +353,14 @@ def allpass(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -343,7 +369,7 @@ def allpass(
         >>> F.allpass(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("allpass", x, sample_rate, frequency_hz=frequency_hz, q=q)
+    return _single("allpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
 @processor(linear=True)
@@ -353,7 +379,9 @@ def peaking(
     frequency_hz: Frequency = 1000.0,
     gain_db: Gain = 0.0,
     q: Quality = 1.0,
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Peaking filter (Audio EQ Cookbook), exact and recursive.
 
     H(s) = (s^2 + s A / q + 1) / (s^2 + s / (A q) + 1), A = 10^(gain_db / 40).
@@ -361,13 +389,14 @@ def peaking(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -376,7 +405,7 @@ def peaking(
         >>> F.peaking(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("peaking", x, sample_rate, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
+    return _single("peaking", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
 @processor(linear=True)
@@ -386,7 +415,9 @@ def low_shelf(
     frequency_hz: Frequency = 100.0,
     gain_db: Gain = 0.0,
     q: Quality = math.sqrt(0.5),
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """Low shelf (Audio EQ Cookbook), exact and recursive.
 
     H(s) = A (s^2 + s sqrt(A) / q + A) / (A s^2 + s sqrt(A) / q + 1), A = 10^(gain_db / 40).
@@ -394,13 +425,14 @@ def low_shelf(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -409,7 +441,7 @@ def low_shelf(
         >>> F.low_shelf(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("low_shelf", x, sample_rate, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
+    return _single("low_shelf", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
 @processor(linear=True)
@@ -419,7 +451,9 @@ def high_shelf(
     frequency_hz: Frequency = 8000.0,
     gain_db: Gain = 0.0,
     q: Quality = math.sqrt(0.5),
-) -> Tensor:
+    *,
+    state: State | None = None,
+) -> Tensor | tuple[Tensor, State]:
     """High shelf (Audio EQ Cookbook), exact and recursive.
 
     H(s) = A (A s^2 + s sqrt(A) / q + 1) / (s^2 + s sqrt(A) / q + A), A = 10^(gain_db / 40).
@@ -427,13 +461,14 @@ def high_shelf(
     Args:
         x: Audio `(*batch, channels, samples)`.
         sample_rate: Sample rate in Hz.
+        state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control does not match x, or changes with time.
+        ValueError: If a control or a state does not match x, or a control changes with time.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -442,4 +477,4 @@ def high_shelf(
         >>> F.high_shelf(torch.zeros(2, 64), 44100, frequency_hz=500.0).shape
         torch.Size([2, 64])
     """
-    return _single("high_shelf", x, sample_rate, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
+    return _single("high_shelf", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dasp._checks import broadcasts, check_audio, check_call, control, shape_text
+from dasp._checks import broadcasts, check_audio, check_call, check_state, control, shape_text
 from dasp._spec import PROCESSORS, Control, Param, Signal, State, processor
 from dasp.functional.convolution import fft_convolve, last_samples
 from dasp.functional.level import amplitude
@@ -75,9 +75,7 @@ def _delayed(response: Tensor, samples: Tensor, length: int) -> Tensor:
 
 def _past(name: str, state: State, x: Tensor) -> Tensor:
     """What a state says of the audio before x."""
-    unknown = sorted(set(state) - {"input"})
-    if unknown:
-        raise ValueError(f"{name}: state has {unknown[0]!r}, expected 'input' alone, or {{}} at rest")
+    check_state(name, state, "input")
     past = state.get("input", x[..., :0])
     if past.shape[:-1] != x.shape[:-1]:
         raise ValueError(

@@ -221,8 +221,8 @@ class DifferentiableMixingConsole(nn.Module):
         for bus in self.buses:
             send_db = values["track"]["send"][f"{bus}_db"]
             faded = strips * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1).to(strips.dtype)[..., None, None]
-            total = total + _run(chains[bus], F.stereo_bus(faded, self.sample_rate, send_db=send_db), values[bus])
-        return _run(self.master, total, values["master"])
+            total = total + chains[bus].process(F.stereo_bus(faded, self.sample_rate, send_db=send_db), values[bus])
+        return self.master.process(total, values["master"])
 
     def strips(
         self, tracks: Tensor | Sequence[Tensor], values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None
@@ -238,7 +238,7 @@ class DifferentiableMixingConsole(nn.Module):
         outputs: dict[int, Tensor] = {}
         for index, audio in groups:
             part = values if len(groups) == 1 else self._of_tracks(values, index)
-            out = _run(self.strip, audio, part) * self._pan_level
+            out = self.strip.process(audio, part) * self._pan_level
             outputs.update(zip(index, out.unbind(-3), strict=True))
         strips = out if len(groups) == 1 else torch.stack([outputs[track] for track in sorted(outputs)], -3)
         if mask is None:
@@ -266,12 +266,6 @@ class DifferentiableMixingConsole(nn.Module):
         """What brings the centre of the strip's panners to 0 dB."""
         laws = [stage.options["law"] for stage in self.strip.stages().values() if stage.spec.name == "stereo_panner"]
         return 1 / math.prod(centre_gain(law) for law in laws)
-
-
-def _run(chain: M.Chain, x: Tensor, values: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-    for name, stage in chain.stages().items():
-        x = stage.process(x, **values[name])
-    return x
 
 
 def _by_channels(tracks: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:

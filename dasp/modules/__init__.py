@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dasp.functional as F
-from dasp.modules._processor import Chain, Processor, project
+from dasp.modules._processor import Chain, Processor, Stream, project
 
 __all__ = [
     "Allpass",
@@ -27,6 +27,7 @@ __all__ = [
     "StereoBus",
     "StereoPanner",
     "StereoWidener",
+    "Stream",
     "project",
 ]
 

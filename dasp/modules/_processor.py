@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dasp._checks import check_sample_rate
-from dasp._spec import PROCESSORS, Control, Spec
+from dasp._spec import PROCESSORS, Control, Spec, State
 
 
 class _TracedProject(torch.autograd.Function):
@@ -161,8 +161,28 @@ class Processor(nn.Module):
 
     def process(self, x: Tensor, **controls: Control) -> Tensor:
         """Processes audio with controls in physical units, defaults where none is given."""
+        y: Tensor = self._call(x, controls)
+        return y
+
+    def process_block(self, x: Tensor, state: State, **controls: Control) -> tuple[Tensor, State]:
+        """Processes a block of audio as `process` does, from a state.
+
+        Args:
+            x: Audio `(*batch, channels, samples)`.
+            state: What the call on the block before returned; `{}` at rest.
+            **controls: Controls in physical units, defaults where none is given.
+
+        Returns:
+            Audio as the processor gives it, and the next state; `{}` of a processor without memory.
+        """
+        if not self.spec.stateful:
+            return self._call(x, controls), {}
+        pair: tuple[Tensor, State] = self._call(x, controls, state=state)
+        return pair
+
+    def _call(self, x: Tensor, controls: Mapping[str, Control], **state: State) -> Any:
         signals = {name: getattr(self, name) for name in self.spec.signals}
-        return type(self).function(x, self.sample_rate, **signals, **controls, **self.options)
+        return type(self).function(x, self.sample_rate, **signals, **controls, **self.options, **state)
 
     def process_normalized(self, x: Tensor, u: Tensor) -> Tensor:
         """Processes audio with controls from a network.
@@ -280,6 +300,32 @@ class Chain(nn.Sequential):
         stages = self.stages()
         return {name: stages[name].denormalize(part) for name, part in self.split(u).items()}
 
+    def process(self, x: Tensor, controls: Mapping[str, Mapping[str, Control]]) -> Tensor:
+        """Processes audio with controls in physical units by stage and name, defaults where none is given."""
+        for name, stage in self.stages().items():
+            x = stage.process(x, **controls.get(name, {}))
+        return x
+
+    def process_block(
+        self, x: Tensor, state: State, controls: Mapping[str, Mapping[str, Control]]
+    ) -> tuple[Tensor, State]:
+        """Processes a block of audio as `process` does, from a state.
+
+        Args:
+            x: Audio `(*batch, channels, samples)`.
+            state: What the call on the block before returned; `{}` at rest.
+            controls: Controls in physical units by stage and name, defaults where none is given.
+
+        Returns:
+            Audio as the last processor gives it, and the next state, its names with that of the stage in front:
+            `compressor.smoothed_gain`.
+        """
+        after: State = {}
+        for name, stage in self.stages().items():
+            x, own = stage.process_block(x, part_of(state, name), **controls.get(name, {}))
+            after |= {f"{name}.{key}": value for key, value in own.items()}
+        return x, after
+
     def process_normalized(self, x: Tensor, u: Tensor) -> Tensor:
         """Processes audio with controls from a network.
 
@@ -293,7 +339,61 @@ class Chain(nn.Sequential):
         Raises:
             ValueError: If u does not have `num_controls` values in its last dimension, or does not match x.
         """
-        stages = self.stages()
-        for name, part in self.split(u).items():
-            x = stages[name].process_normalized(x, part)
-        return x
+        return self.process(x, self.denormalize(u))
+
+
+def part_of(state: State, name: str) -> State:
+    """The part of a state whose names begin with `name` and a full stop, without these."""
+    front = f"{name}."
+    return {key.removeprefix(front): value for key, value in state.items() if key.startswith(front)}
+
+
+class Stream(nn.Module):
+    """Processes audio in blocks of any lengths: a processor or a chain with its memory.
+
+    Blocks one after the other give what one call on the whole gives.  The memory is neither a parameter nor in the
+    state_dict; gradients reach through it to earlier blocks until `detach` is called.
+
+    Args:
+        module: The processor or chain, whose own controls are used.
+
+    Attributes:
+        module: That module.
+        state: What it remembers; `{}` at rest.
+
+    Raises:
+        TypeError: If the module is neither a `Processor` nor a `Chain`.
+
+    Example:
+        >>> stream = dasp.modules.Stream(dasp.modules.Compressor(44100, threshold_db=-30.0))
+        >>> [stream(block).shape[-1] for block in torch.zeros(2, 1000).split(400, -1)]
+        [400, 400, 200]
+    """
+
+    def __init__(self, module: Processor | Chain) -> None:
+        super().__init__()
+        if not isinstance(module, (Processor, Chain)):
+            raise TypeError(f"Stream: module is a {type(module).__name__}, expected a Processor or a Chain")
+        self.module = module
+        self.state: State = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Processes the next block, `(*batch, channels, samples)`.
+
+        Raises:
+            ValueError: If it has another batch or other channels than the blocks since the last `reset`.
+        """
+        if isinstance(self.module, Chain):
+            stages = {name: stage.controls() for name, stage in self.module.stages().items()}
+            y, self.state = self.module.process_block(x, self.state, stages)
+        else:
+            y, self.state = self.module.process_block(x, self.state, **self.module.controls())
+        return y
+
+    def reset(self) -> None:
+        """Forgets what came before."""
+        self.state = {}
+
+    def detach(self) -> None:
+        """Ends gradients here: what came before is a constant for the blocks that follow."""
+        self.state = {name: value.detach() for name, value in self.state.items()}
