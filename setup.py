@@ -40,7 +40,7 @@ FLAGS = [
 FLAGS_MSVC = ["/std:c++17", "/O2", "/EHsc"]
 
 LINK_FLAGS = {
-    "linux": ["-shared", "-pthread", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now"],
+    "linux": ["-shared", "-pthread", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now", "-ldl"],
     "darwin": ["-dynamiclib", "-pthread"],
 }
 

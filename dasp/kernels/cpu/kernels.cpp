@@ -1,4 +1,4 @@
-// The hot per-sample loops behind a plain C ABI: no libtorch, no Python, no OpenMP.
+// The hot per-sample loops behind a plain C ABI: no libtorch, no Python, nothing linked.
 //
 // Audio is rows x samples, contiguous, float32 or float64; coefficients, states and their gradients are float64.
 // Every function returns 0, or 1 when memory ran out; no exception leaves this file.  `lanes.inc` holds the loops and is
@@ -15,6 +15,9 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
 #if defined(__x86_64__) || defined(_M_X64)
 #define DASP_X86 1
 #include <immintrin.h>
@@ -52,15 +55,37 @@ class FlushDenormals {
 #endif
 };
 
+// Runs work(data) on this thread and threads - 1 others, and waits for all.  Where torch has brought GNU OpenMP's runtime
+// into the process, or one that offers its entry point, the others are its threads: right after an operation of torch they
+// spin and hold the other cores, and threads of our own would wait for theirs.  A forked child is given one thread.
+void run_on_threads(int threads, void (*work)(void*), void* data) {
+#if defined(__linux__)
+  typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
+  static const Parallel torch_threads = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  if (threads > 1 && torch_threads) {
+    torch_threads(work, data, static_cast<unsigned>(threads), 0);
+    return;
+  }
+#endif
+  std::vector<std::thread> others;
+  try {
+    for (int i = 1; i < threads; ++i) others.emplace_back(work, data);
+  } catch (const std::exception&) {
+    // No more threads to be had: this one does the rest.
+  }
+  work(data);
+  for (auto& thread : others) thread.join();
+}
+
 // Runs first(i) for i in [0, firsts), then middle() once, then second(i) for i in [0, seconds), on up to `threads`
-// threads that live only during this call.  Which thread takes which task never changes a result.  What cannot get
-// memory returns false.
+// threads.  Which thread takes which task never changes a result.  What cannot get memory returns false.
 template <typename First, typename Middle, typename Second>
 int parallel(int threads, int64_t firsts, const First& first, const Middle& middle, int64_t seconds, const Second& second) {
   std::atomic<int64_t> next_first{0}, next_second{0}, done{0};
-  std::atomic<bool> failed{false}, joined{false};
-  auto work = [&](bool leads) {
+  std::atomic<bool> failed{false}, led{false}, joined{false};
+  auto work = [&] {
     FlushDenormals guard;
+    const bool leads = !led.exchange(true);
     for (int64_t i = next_first++; i < firsts; i = next_first++) {
       if (!first(i)) failed = true;
       ++done;
@@ -76,14 +101,8 @@ int parallel(int threads, int64_t firsts, const First& first, const Middle& midd
       if (!second(i)) failed = true;
     }
   };
-  std::vector<std::thread> extra;
-  try {
-    for (int64_t i = 1; i < threads && i < seconds; ++i) extra.emplace_back(work, false);
-  } catch (const std::exception&) {
-    // No more threads to be had: this one does the rest.
-  }
-  work(true);
-  for (auto& thread : extra) thread.join();
+  typedef decltype(work) Work;
+  run_on_threads(threads < seconds ? threads : static_cast<int>(seconds), [](void* data) { (*static_cast<Work*>(data))(); }, &work);
   return failed ? 1 : 0;
 }
 
