@@ -109,7 +109,8 @@ def _unfused_in_float64(direction: int, mean: bool, *inputs: Tensor) -> Tensors:
 def _dynamics_case(name: str, direction: int, mean: bool) -> KernelCase:
     elementary = partial(_unfused_in_float64, direction, mean)
     inputs = partial(dynamics_inputs, direction=direction)
-    return KernelCase(name, lambda *values: dynamics(*values, direction, mean), elementary, elementary, inputs)
+    run = lambda *values: dynamics(*values, direction, mean)  # noqa: E731
+    return KernelCase(name, run, elementary, elementary, inputs, saved=(2,))
 
 
 def _sosfilt_out_of_place(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:

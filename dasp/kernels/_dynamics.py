@@ -12,7 +12,7 @@ from torch import Tensor
 from dasp.kernels._ballistics import ballistics
 from dasp.kernels._library import library
 from dasp.kernels._recurrence import delayed, recurrence
-from dasp.kernels._registration import Operator, Tensors, in_double, register
+from dasp.kernels._registration import BLOCK, CHECKPOINTS, Operator, Tensors, in_double, nothing, register
 
 # Silence is read as this amplitude, -160 dB.
 _FLOOR = 1e-8
@@ -77,23 +77,36 @@ def unfused(
     return x * torch.exp(smoothed.unsqueeze(-2) + makeup.to(x.dtype).unsqueeze(-1)), zf
 
 
-def _forward(shape: _Shape, *inputs: Tensor) -> Tensors:
-    x, curve, poles, makeup, zi = (tensor.contiguous() for tensor in inputs)
+def _checkpoints(x: Tensor, zi: Tensor) -> Tensor:
+    """Room for the smoothed gain before every block."""
+    # As in `sosfilt`, one or two more than there are blocks.
+    return zi.new_zeros(x.shape[0], x.shape[-1] // BLOCK + 2)
+
+
+def _forward(
+    shape: _Shape, x: Tensor, curve: Tensor, poles: Tensor, makeup: Tensor, zi: Tensor, differentiable: bool = True
+) -> Tensors:
+    x, curve, poles, makeup, zi = (tensor.contiguous() for tensor in (x, curve, poles, makeup, zi))
     if x.numel() == 0:
-        return x.clone(), zi.clone()
+        return x.clone(), zi.clone(), nothing(zi)
     if not library.available():
         y, zf = unfused(x.double(), curve, poles, makeup, zi, *shape)
-        return y.to(x.dtype), zf
+        return y.to(x.dtype), zf, nothing(zi)
     y, zf = torch.empty_like(x), torch.empty_like(zi)
+    checkpoints = _checkpoints(x, zi) if differentiable else None
     groups, channels, samples = x.shape
-    pointers = [x, curve, poles, makeup, zi, y, zf, None, None, None, None, None, None, None]
+    pointers = [x, curve, poles, makeup, zi, y, zf, None, None, None, None, None, None, None, checkpoints]
     library.call("dynamics", pointers, [groups, samples, channels, shape.direction, int(shape.mean)])
-    return y, zf
+    return y, zf, nothing(zi) if checkpoints is None else checkpoints
 
 
-def _fake(*inputs: Tensor) -> Tensors:
-    contiguous = torch.contiguous_format
-    return torch.empty_like(inputs[0], memory_format=contiguous), torch.empty_like(inputs[4], memory_format=contiguous)
+def _fake(x: Tensor, curve: Tensor, poles: Tensor, makeup: Tensor, zi: Tensor, differentiable: bool = True) -> Tensors:
+    compiled = differentiable and x.device.type == "cpu" and library.available()
+    return (
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+        torch.empty_like(zi, memory_format=torch.contiguous_format),
+        _checkpoints(x, zi) if compiled else nothing(zi),
+    )
 
 
 def _backward(shape: _Shape, inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]) -> Tensors:
@@ -103,9 +116,12 @@ def _backward(shape: _Shape, inputs: Tensors, saved: Tensors, grads: Tensors, ne
         return (*(torch.zeros_like(tensor) for tensor in (x, curve, poles, makeup)), gzf.clone())
     if not library.available():
         return in_double(partial(_vjp, shape), like=0)((x, curve, poles, makeup, zi), saved, (gy, gzf))
+    (checkpoints,) = saved
+    if not checkpoints.numel():
+        checkpoints = _forward(shape, x, curve, poles, makeup, zi)[2]
     results = [torch.empty_like(tensor) for tensor in (x, curve, poles, makeup, zi)]
     groups, channels, samples = x.shape
-    pointers = [x, curve, poles, makeup, zi, None, None, gy, gzf, *results]
+    pointers = [x, curve, poles, makeup, zi, None, None, gy, gzf, *results, checkpoints.contiguous()]
     library.call("dynamics_backward", pointers, [groups, samples, channels, shape.direction, int(shape.mean)])
     return tuple(results)
 
@@ -188,6 +204,7 @@ def _register(name: str, shape: _Shape) -> Callable[..., Tensors]:
             partial(_backward, shape),
             partial(_vjp, shape),
             partial(_jvp, shape),
+            saved=(CHECKPOINTS,),
         )
     )
 

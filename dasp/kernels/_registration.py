@@ -61,6 +61,8 @@ class Operator:
 
 
 CHECKPOINTS = "checkpoints"
+# States are kept at the start of every block of so many samples, which is a block of the C++ kernels.
+BLOCK = 64
 
 
 def _on_cpu(function: Callable[..., Tensors]) -> Callable[..., Tensors]:

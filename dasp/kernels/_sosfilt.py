@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels._library import library
-from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, in_double, nothing, register
-
-# The states at the start of every so many samples are kept for the backward pass: a block of the C++ kernel.
-_BLOCK = 64
+from dasp.kernels._registration import BLOCK, CHECKPOINTS, Operator, Tensors, in_double, nothing, register
 
 
 def _coefficients_per_row(sos: Tensor, rows: int) -> Tensor:
@@ -36,7 +33,7 @@ def _scipy_sosfilt(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
 
 def _checkpoints(x: Tensor, sos: Tensor) -> Tensor:
     # One block more than there may be: torch 2.13 exports no symbolic size that could be 1.
-    return sos.new_empty(x.shape[0], x.shape[1] // _BLOCK + 2, sos.shape[1], 2)
+    return sos.new_empty(x.shape[0], x.shape[1] // BLOCK + 2, sos.shape[1], 2)
 
 
 def _forward(x: Tensor, sos: Tensor, zi: Tensor, differentiable: bool = True) -> Tensors:
@@ -74,7 +71,7 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
         checkpoints = _forward(x, sos, zi)[2]
     gx, gzi = torch.empty_like(x), torch.empty_like(zi)
     gsos = sos.new_empty(rows, *sos.shape[1:]) if needs[1] else None
-    pointers = [x, sos, zi, None, None, gy, gzf, gx, gsos, gzi, checkpoints]
+    pointers = [x, sos, zi, None, None, gy, gzf, gx, gsos, gzi, checkpoints.contiguous()]
     library.call("sosfilt_backward", pointers, [rows, samples, sos.shape[1], rows // sos.shape[0]])
     if gsos is None:
         return gx, torch.zeros_like(sos), gzi

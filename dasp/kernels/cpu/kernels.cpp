@@ -176,6 +176,7 @@ struct DynamicsArgs {
   double* gpoles;        // groups, 2
   double* gmakeup;       // groups, channels
   double* gzi;           // groups
+  double* checkpoints;   // groups, blocks: the smoothed gain before every block; null where not wanted
   int64_t rows, samples, channels, direction, mean;
 };
 
@@ -612,7 +613,7 @@ DASP_EXPORT(dynamics_backward, DynamicsArgs)
 DASP_EXPORT(recurrence, RecurrenceArgs)
 DASP_EXPORT(recurrence_backward, RecurrenceArgs)
 
-DASP_API int dasp_abi_version() { return 4; }
+DASP_API int dasp_abi_version() { return 5; }
 
 DASP_API const char* dasp_instruction_set() {
   static const char* const names[] = {"baseline", "avx2", "avx512"};
