@@ -40,7 +40,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# The kernels' threads live during a call only, but those of torch do not survive a fork: torch 2.13 hangs in a forked
+# The threads of torch, on which the kernels run where they can, do not survive a fork: torch 2.13 hangs in a forked
 # child at the first operation that uses them.  DASP_DISABLE_FORK_HOOK=1 leaves the child as it is.
 if hasattr(os, "register_at_fork") and os.environ.get("DASP_DISABLE_FORK_HOOK", "") in ("", "0"):
     os.register_at_fork(after_in_child=_use_one_thread)

@@ -316,7 +316,7 @@ int run(const Args& args, int threads, const Kernel& kernel) {
 
 namespace {
 
-constexpr int64_t kPieceBlock = 64;     // checkpoints lie this far apart
+constexpr int64_t kPieceBlock = baseline::kBlock;  // checkpoints lie this far apart
 constexpr int64_t kShortestPiece = 2048;  // shorter ones cost more to join than they save
 constexpr int64_t kMostPieces = 64;       // of all rows together
 constexpr int64_t kMostSections = 16;   // the transition of more costs more than it saves
