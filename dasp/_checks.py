@@ -100,11 +100,13 @@ def control(
     x: Tensor,
     size: int | None = None,
     dtype: torch.dtype | None = None,
+    frames: bool = False,
 ) -> Tensor:
     """Brings a control of a declared processor to the dimensions of x.
 
     With n batch dimensions of x, a value of up to n dimensions is one setting per item, with n + 1 its last dimension
-    is channels, with n + 2 its last two are channels and samples.  Values per band come last, after these.
+    is channels, with n + 2 its last two are channels and samples, or frames of which each holds for equally many
+    samples.  Values per band come last, after these.
 
     Args:
         name: The processor, for messages and the declaration.
@@ -113,9 +115,10 @@ def control(
         x: Audio in its working type.
         size: Number of bands of a control that has them.
         dtype: Type of the result; that of x if None.
+        frames: Whether frames stay as they are, and are not repeated for each of their samples.
 
     Returns:
-        `(*batch, channels, samples)` with 1 where it does not vary, and bands last if it has them.
+        `(*batch, channels, samples or frames)` with 1 where it does not vary, and bands last if it has them.
 
     Raises:
         TypeError: If the value is complex or no number.
@@ -142,10 +145,34 @@ def control(
     if extra > 2 or (extra == 2 and not spec.automation):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
     full = (*shape, 1, 1) if extra <= 0 else (*shape, 1) if extra == 1 else tuple(shape)
-    targets = x.shape[x.ndim - len(full) :]
-    if not broadcasts(full, targets):
+    samples = x.shape[-1]
+    if not broadcasts(full[:-1], x.shape[x.ndim - len(full) : -1]) or not is_cut_into(samples, full[-1]):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    return tensor.reshape(*full, *bands)
+    tensor = tensor.reshape(*full, *bands)
+    if frames or broadcasts(full[-1:], (samples,)):
+        return tensor
+    return tensor.repeat_interleave(samples // full[-1], len(full) - 1)
+
+
+def is_automation(value: Control, x: Tensor, bands: bool = False) -> bool:
+    """Whether a control has a dimension of time, of whatever size."""
+    return isinstance(value, Tensor) and value.ndim - bands == x.ndim
+
+
+def is_cut_into(samples: int, frames: int) -> bool:
+    """Whether so many frames, of equally many samples, are all the samples."""
+    return broadcasts((frames,), (samples,)) or (frames > 0 and samples % frames == 0)
+
+
+def in_common_frames(controls: Sequence[Tensor], samples: int, dim: int) -> list[Tensor]:
+    """Repeats frames until controls that vary with time have equally many in dimension `dim`."""
+    counts = [value.shape[dim] for value in controls]
+    common = max(counts)
+    if any(common % count for count in counts):
+        common = samples
+    return [
+        v if n in (1, common) else v.repeat_interleave(common // n, dim) for v, n in zip(controls, counts, strict=True)
+    ]
 
 
 def check_state(name: str, state: State, entry: str) -> None:

@@ -22,7 +22,17 @@ from torch.utils.checkpoint import checkpoint
 
 import dasp
 import dasp.modules
-from tests.cases import LAYOUTS, SAMPLE_RATE, Case, assert_close, each_processor, each_variant, gradients, leaves
+from tests.cases import (
+    EACH_VARIANT,
+    LAYOUTS,
+    SAMPLE_RATE,
+    Case,
+    assert_close,
+    each_processor,
+    each_variant,
+    gradients,
+    leaves,
+)
 from tests.strategies import audio, broadcasting_control, normalized_controls, seeds
 
 # ---- shapes and types
@@ -99,9 +109,7 @@ def test_a_scalar_equals_a_filled_tensor(case: Case) -> None:
         }
         want = case(x, single)
         for name, value in single.items():
-            shapes = [(), x.shape[-3:-2], x.shape[:-2], (*x.shape[:-2], 1)]
-            shapes += [(*x.shape[:-2], 1, x.shape[-1])] if case.spec.automation else []
-            for shape in shapes:
+            for shape in [(), x.shape[-3:-2], x.shape[:-2], (*x.shape[:-2], 1)]:
                 case.assert_same(case(x, {**single, name: value.expand((*shape, *value.shape))}), want, x)
             number = value.tolist()
             case.assert_same(case(x, {**single, name: tuple(number) if value.ndim else number}), want, x)
@@ -118,7 +126,7 @@ def test_a_control_broadcasts_as_its_expanded_form(case: Case, data: st.DataObje
     x = data.draw(audio(case, dtype=torch.float32))
     pairs = {name: data.draw(broadcasting_control(case, name, x)) for name in case.spec.controls}
     y, want = (case(x, {name: pair[form] for name, pair in pairs.items()}) for form in (0, 1))
-    case.assert_same(y, want, x)
+    (case.assert_alike if case.spec.automation else case.assert_same)(y, want, x)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -691,6 +699,92 @@ def test_linear_processors_are_time_invariant(case: Case, data: st.DataObject) -
     case.assert_same(later[..., shift:], case.flat(x, u, *signals), x)
 
 
+# ---- automation
+
+automated = pytest.mark.parametrize("case", [case for case in EACH_VARIANT if case.spec.automation], ids=repr)
+
+
+def repeated(curves: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Frames as values for every sample."""
+    dim = x.ndim - 1
+    return {name: v.repeat_interleave(x.shape[-1] // v.shape[dim], dim) for name, v in curves.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@automated
+def test_a_frame_holds_for_its_samples(case: Case, dtype: torch.dtype) -> None:
+    x = case.audio((2,), 120, dtype)
+    for frames in (2, 24):
+        curves = case.automation(x, frames)
+        case.assert_same(case(x, curves), case(x, repeated(curves, x)), x)
+        # One control with frames of its own among others.
+        for name in curves:
+            other = {**case.automation(x, 8), name: curves[name]}
+            case.assert_same(case(x, other), case(x, repeated(other, x)), x)
+
+
+@automated
+def test_what_a_control_does_later_changes_nothing_before(case: Case) -> None:
+    x = case.audio((2,), 130, torch.float32)
+    curves = case.automation(x, 130)
+    want = case(x, curves)
+    later = {name: v.clone() for name, v in curves.items()}
+    for value in later.values():
+        value.narrow(x.ndim - 1, 64, 66).fill_(torch.nan)
+    y = case(x, later)
+    assert torch.equal(y[..., :64], want[..., :64])
+    assert bool(y[..., 64:].isnan().all())
+
+
+@automated
+def test_automation_in_blocks_equals_the_whole(case: Case) -> None:
+    """Also with gradients across blocks."""
+    x = case.audio((2,), 130)
+    results = []
+    for lengths in ((130,), (1, 63, 64, 2)):
+        (audio, *curves) = leaves(x, *case.automation(x, 130).values())
+        state, blocks, start = {}, [], 0
+        for length in lengths:
+            part = {n: v.narrow(x.ndim - 1, start, length) for n, v in zip(case.spec.controls, curves, strict=True)}
+            out = case(audio[..., start : start + length], part, **({"state": state} if case.spec.stateful else {}))
+            out, state = out if case.spec.stateful else (out, state)
+            blocks.append(out)
+            start += length
+        y = torch.cat(blocks, -1)
+        results.append([y, *gradients(y, [audio, *curves])])
+    for got, want in zip(*results, strict=True):
+        assert_close(got, want, 1e-12)
+
+
+@automated
+def test_gradients_of_automation_are_those_of_differences(case: Case) -> None:
+    x = case.audio((2,), 24)
+    names = list(case.spec.controls)
+    for frames in (24, 6):
+        inputs = leaves(x, *case.automation(x, frames).values())
+        assert gradcheck(lambda x, *curves: case(x, dict(zip(names, curves, strict=True))), inputs, fast_mode=True)
+
+
+@automated
+def test_automation_compiled_whole(case: Case) -> None:
+    torch._dynamo.reset()
+    names = list(case.spec.controls)
+
+    def run(x: Tensor, *curves: Tensor) -> Tensor:
+        return case(x, dict(zip(names, curves, strict=True)), [])
+
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True, dynamic=True)
+    for samples in (64, 100):
+        x = case.audio((2,), samples)
+        results = []
+        for function in (compiled, run):
+            inputs = leaves(x, *case.automation(x, samples).values())
+            y = function(*inputs)
+            results.append([y, *gradients(y, inputs)])
+        for got, want in zip(*results, strict=True):
+            assert_close(got, want, 1e-12)
+
+
 # ---- errors
 
 
@@ -779,7 +873,8 @@ def test_automation_is_taken_or_refused(case: Case) -> None:
         curve = value.reshape(*x.shape[:-2], 1, 1, *value.shape[x.ndim - 2 :])
         curve = curve.expand(*x.shape[:-2], 1, 50, *(() if size is None else (size,)))
         if case.spec.automation:
-            case.assert_same(case(x, {name: curve}), case(x, {name: value}), x)
+            for frames in (50, 10, 2, 1):
+                case.assert_alike(case(x, {name: curve.narrow(x.ndim - 1, 0, frames)}), case(x, {name: value}), x)
         else:
             with raises(ValueError, f"{case.spec.name}: {name} has shape", "not supported by this processor"):
                 case(x, {name: curve})

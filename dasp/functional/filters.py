@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -16,16 +16,22 @@ from dasp._checks import (
     check_choice,
     check_sample_rate,
     control,
+    in_common_frames,
+    is_automation,
+    is_cut_into,
     recalled,
     shape_text,
     working,
 )
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import KINDS, biquads
+from dasp.kernels import KINDS, biquads, state_variable, svf
 from dasp.kernels import sosfilt as sosfilt_rows
 
 Frequency = Annotated[Control, Param("Hz", 20, 20000, "log", "Cutoff or centre frequency.", domain=(0, math.inf))]
 Gain = Annotated[Control, Param("dB", -24, 24, meaning="Gain of the peak or shelf.")]
+# The entry of a state in state-variable form; in transposed direct form II it is "zi", as scipy has it.
+_VARYING = "integrators"
+
 Quality = Annotated[Control, Param("", 0.1, 10, "log", "Quality factor.", domain=(0, math.inf))]
 
 
@@ -118,11 +124,16 @@ def _check_sos(name: str, sos: Tensor) -> None:
 def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
     """Filters by a cascade of second-order sections: the exact recursion, with coefficients and state in float64.
 
+    Sections that change with time run in state-variable form, two trapezoidal integrators in a loop, of which no change
+    of coefficients, however fast, can raise the energy; states of direct forms have no such bound.
+
     Args:
         x: Audio `(*batch, channels, samples)`.
-        sos: `(sections, 6)`, `(*batch, sections, 6)` or `(*batch, channels, sections, 6)` as b0 b1 b2 a0 a1 a2.
-        zi: State of each section in transposed direct form II before the first sample,
-            `(*batch, channels, sections, 2)`; at rest if None.
+        sos: `(sections, 6)`, `(*batch, sections, 6)` or `(*batch, channels, sections, 6)` as b0 b1 b2 a0 a1 a2; or
+            `(*batch, channels, frames, sections, 6)` for sections that change with time, channels maybe 1, each frame
+            for `samples / frames` samples.
+        zi: State of each section before the first sample, `(*batch, channels, sections, 2)`; at rest if None.  That of
+            transposed direct form II, as scipy has it, or of sections that change the states of both integrators.
 
     Returns:
         Audio as x; with zi the pair of that and the state after the last sample, in float64.  With it as the next
@@ -133,71 +144,131 @@ def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[
         ValueError: If sos or zi does not match x.
 
     Domain:
-        a0 must not be 0; the filter is as stable as its coefficients are.
+        a0 must not be 0; the filter is as stable as its coefficients are.  Sections that change with time must be
+        stable at each, else the result is NaN.
 
     Example:
         >>> sos = F.biquad("lowpass", 44100, 1000.0)[None]
         >>> y, zf = F.sosfilt(torch.zeros(2, 64), sos, torch.zeros(2, 1, 2))
         >>> y.shape, zf.shape
         (torch.Size([2, 64]), torch.Size([2, 1, 2]))
+        >>> sweep = F.biquad("lowpass", 44100, torch.linspace(200.0, 2000.0, 64))  # a filter for every sample
+        >>> F.sosfilt(torch.zeros(2, 64), sweep[None, :, None]).shape
+        torch.Size([2, 64])
     """
     check_audio("sosfilt", x)
     _check_sos("sosfilt", sos)
-    batch, channels = x.shape[:-2], x.shape[-2]
+    *batch, channels, samples = x.shape
     lead, sections = tuple(sos.shape[:-2]), sos.shape[-2]
+    varying = len(lead) == len(batch) + 2
     if len(lead) <= len(batch):
         lead = (*lead, 1)
-    targets = (*batch, channels)[len(batch) + 1 - len(lead) :]
-    if len(lead) > len(batch) + 1 or not broadcasts(lead, targets):
+    frames = lead[-1] if varying else 1
+    settings = lead[:-1] if varying else lead
+    targets = (*batch, channels)[len(batch) + 1 - len(settings) :]
+    fits = len(settings) <= len(batch) + 1 and broadcasts(settings, targets)
+    if not fits or not is_cut_into(samples, frames):
         raise ValueError(
-            f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6) after (), {shape_text(batch)} "
-            f"or {shape_text((*batch, channels))} to match x of shape {shape_text(x.shape)}"
+            f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6) after (), {shape_text(batch)}, "
+            f"{shape_text((*batch, channels))} or {shape_text(x.shape)} to match x of shape {shape_text(x.shape)}"
         )
     state_shape = (*batch, channels, sections, 2)
     if zi is not None and tuple(zi.shape) != state_shape:
         raise ValueError(f"sosfilt: zi has shape {shape_text(zi.shape)}, expected {shape_text(state_shape)}")
     exact = sos.to(torch.float64).reshape(*lead, sections, 6)
     five = torch.cat([exact[..., :3], exact[..., 4:]], -1) / exact[..., 3:4]
-    y, zf = filter_cascade(working(x), five, zi)
+    y, zf = filter_cascade(working(x), _state_variable_form(five) if varying else five, zi, varying)
     return y.to(x.dtype) if zi is None else (y.to(x.dtype), zf)
 
 
-def filter_cascade(x: Tensor, five: Tensor, zi: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Runs the kernel: `five` is `(*batch, channels, sections, 5)` in float64, with 1 where it does not vary."""
+def _state_variable_form(five: Tensor) -> Tensor:
+    """b0 b1 b2 a1 a2 to g d m0 m1 m2: from values at 0 Hz and Nyquist, and what is left between."""
+    b0, b1, b2, a1, a2 = five.unbind(-1)
+    dc, nyquist = 1 + a1 + a2, 1 - a1 + a2
+    g, d = torch.sqrt(dc / nyquist), nyquist / 4
+    at_dc, at_nyquist = (b0 + b1 + b2) / dc, (b0 - b1 + b2) / nyquist
+    between = ((b0 - b2) - (1 - a2) * at_nyquist) / (2 * g * d)
+    return torch.stack([g, d, at_nyquist, between, at_dc - at_nyquist], -1)
+
+
+def filter_cascade(
+    x: Tensor, coefficients: Tensor, zi: Tensor | None = None, varying: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Runs a kernel over audio in its working type.
+
+    Args:
+        x: `(*batch, channels, samples)`.
+        coefficients: `(*batch, channels, sections, 5)` in float64 as `kernels.sosfilt` takes them, or
+            `(*batch, channels, frames, sections, 5)` as `kernels.svf` does, with 1 where they do not vary.
+        zi: `(*batch, channels, sections, 2)`, or None at rest.
+        varying: Whether there are frames.
+    """
     *batch, channels, samples = x.shape
-    sections = five.shape[-2]
-    if five.shape[:-2].numel() == 1:
-        coefficients = five.reshape(1, sections, 5)
+    setting = coefficients.shape[-3 if varying else -2 :]
+    filters = coefficients.shape[: -len(setting)]
+    if filters.numel() == 1:
+        flat = coefficients.reshape(1, *setting)
     else:
-        coefficients = five.expand(*batch, five.shape[-3], sections, 5).reshape(-1, sections, 5)
-    rows = x.reshape(-1, samples) if samples else x.reshape(math.prod(batch) * channels, 0)
+        # Channels that share a filter are rows that follow each other.
+        flat = coefficients.expand(*batch, filters[-1], *setting).flatten(0, len(batch))
+    rows, sections = math.prod(batch) * channels, setting[-2]
     if zi is None:
-        state = torch.zeros(rows.shape[0], sections, 2, dtype=torch.float64, device=x.device)
+        state = torch.zeros(rows, sections, 2, dtype=torch.float64, device=x.device)
     else:
-        state = zi.to(torch.float64).reshape(-1, sections, 2)
-    y, zf = sosfilt_rows(rows, coefficients, state)
+        state = zi.to(torch.float64).reshape(rows, sections, 2)
+    y, zf = (svf if varying else sosfilt_rows)(x.reshape(rows, samples), flat, state)
     return y.reshape(x.shape), zf.reshape(*batch, channels, sections, 2)
 
 
-def filtered(name: str, x: Tensor, audio: Tensor, five: Tensor, state: State | None) -> Tensor | tuple[Tensor, State]:
-    """What a processor returns that runs a cascade over `audio`, which is x in its working type."""
-    shape = (*audio.shape[:-1], five.shape[-2], 2)
-    zi = None if state is None else recalled(name, state, "zi", shape, audio)
-    y, zf = filter_cascade(audio, five, zi)
-    return y.to(x.dtype) if state is None else (y.to(x.dtype), {"zi": zf})
+def equalized(
+    name: str,
+    x: Tensor,
+    sample_rate: float,
+    kinds: Sequence[str],
+    controls: Mapping[str, Control],
+    state: State | None,
+    bands: bool = True,
+) -> Tensor | tuple[Tensor, State]:
+    """What a processor returns that runs a cascade of filters of the cookbook.
+
+    Where a control changes with time, or did in the block before, the filters run in state-variable form.
+
+    Args:
+        name: The processor.
+        x: Its audio.
+        sample_rate: Sample rate in Hz.
+        kinds: The kind of each band.
+        controls: frequency_hz, q and maybe gain_db as they came.
+        state: The state as it came.
+        bands: Whether controls have a dimension of bands.
+    """
+    audio = check_call(name, x, sample_rate)
+    size = len(kinds) if bands else None
+    brought = {n: control(name, n, v, audio, size, torch.float64, frames=True) for n, v in controls.items()}
+    if not bands:
+        brought = {n: v.unsqueeze(-1) for n, v in brought.items()}
+    f, q = brought["frequency_hz"], brought["q"]
+    gain = brought.get("gain_db", torch.zeros_like(q))
+    goes_on = isinstance(state, dict) and _VARYING in state
+    varying = goes_on or any(is_automation(v, x, bands) for v in controls.values())
+    if varying:
+        f, q, gain = in_common_frames((f, q, gain), audio.shape[-1], -2)
+        coefficients = state_variable(f, gain, q, kinds, sample_rate)
+    else:
+        coefficients = design(kinds, sample_rate, f.squeeze(-2), gain.squeeze(-2), q.squeeze(-2))
+    entry = _VARYING if varying else "zi"
+    zi = None if state is None else recalled(name, state, entry, (*audio.shape[:-1], len(kinds), 2), audio)
+    y, zf = filter_cascade(audio, coefficients, zi, varying)
+    return y.to(x.dtype) if state is None else (y.to(x.dtype), {entry: zf})
 
 
 def _single(
     kind: str, x: Tensor, sample_rate: float, state: State | None, **controls: Control
 ) -> Tensor | tuple[Tensor, State]:
-    audio = check_call(kind, x, sample_rate)
-    values = {name: control(kind, name, value, audio, dtype=torch.float64) for name, value in controls.items()}
-    f, quality = values["frequency_hz"], values["q"]
-    five = design((kind,), sample_rate, f, values.get("gain_db", f.new_zeros(())), quality)
-    return filtered(kind, x, audio, five, state)
+    return equalized(kind, x, sample_rate, (kind,), controls, state, bands=False)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def lowpass(
     x: Tensor,
     sample_rate: float,
@@ -216,11 +287,12 @@ def lowpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -232,7 +304,7 @@ def lowpass(
     return _single("lowpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def highpass(
     x: Tensor,
     sample_rate: float,
@@ -251,11 +323,12 @@ def highpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -267,7 +340,7 @@ def highpass(
     return _single("highpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def bandpass(
     x: Tensor,
     sample_rate: float,
@@ -286,11 +359,12 @@ def bandpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -302,7 +376,7 @@ def bandpass(
     return _single("bandpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def notch(
     x: Tensor,
     sample_rate: float,
@@ -321,11 +395,12 @@ def notch(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -337,7 +412,7 @@ def notch(
     return _single("notch", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def allpass(
     x: Tensor,
     sample_rate: float,
@@ -356,11 +431,12 @@ def allpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -372,7 +448,7 @@ def allpass(
     return _single("allpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def peaking(
     x: Tensor,
     sample_rate: float,
@@ -392,11 +468,12 @@ def peaking(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -408,7 +485,7 @@ def peaking(
     return _single("peaking", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def low_shelf(
     x: Tensor,
     sample_rate: float,
@@ -428,11 +505,12 @@ def low_shelf(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -444,7 +522,7 @@ def low_shelf(
     return _single("low_shelf", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def high_shelf(
     x: Tensor,
     sample_rate: float,
@@ -464,11 +542,12 @@ def high_shelf(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.

@@ -12,7 +12,7 @@ import torch
 
 from dasp.kernels import cuda
 from dasp.kernels._ballistics import ballistics
-from dasp.kernels._biquads import KINDS, biquads
+from dasp.kernels._biquads import KINDS, biquads, state_variable
 from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
@@ -20,6 +20,7 @@ from dasp.kernels._library import library
 from dasp.kernels._noise import band_noise, decaying_noise
 from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
+from dasp.kernels._svf import svf
 
 __all__ = [
     "KINDS",
@@ -33,6 +34,8 @@ __all__ = [
     "dynamics",
     "recurrence",
     "sosfilt",
+    "state_variable",
+    "svf",
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
@@ -32,6 +32,10 @@ _FUNCTIONS = (
             "dynamics_backward",
             "recurrence",
             "recurrence_backward",
+            "svf",
+            "svf_backward",
+            "ballistics_varying",
+            "ballistics_varying_backward",
         )
         for kind in ("f32", "f64")
     ),

@@ -131,10 +131,25 @@ struct SosfiltTask : SosfiltArgs {
   int64_t element(int64_t row) const { return row / pieces * total + sample(row); }
 };
 
+struct SvfArgs {
+  const void* x;               // rows, samples
+  const double* coefficients;  // rows / share, frames, sections, 5: g d m0 m1 m2
+  const double* zi;            // rows, sections, 2
+  void* y;                     // rows, samples
+  double* zf;                  // rows, sections, 2
+  const void* gy;              // rows, samples
+  const double* gzf;           // rows, sections, 2
+  void* gx;                    // rows, samples
+  double* gcoefficients;       // rows, frames, sections, 5; null where no gradient is wanted
+  double* gzi;                 // rows, sections, 2
+  double* checkpoints;         // rows, blocks, sections, 2: the states at the start of every block; null where not wanted
+  int64_t rows, samples, sections, share, frames;
+};
+
 struct BallisticsArgs {
   const void* g;          // rows, samples
-  const double* attack;   // rows
-  const double* release;  // rows
+  const double* attack;   // rows; rows, samples where poles vary, as their gradients are
+  const double* release;  // the same
   const double* zi;       // rows
   void* y;                // rows, samples
   double* zf;             // rows
@@ -612,8 +627,12 @@ DASP_EXPORT(dynamics, DynamicsArgs)
 DASP_EXPORT(dynamics_backward, DynamicsArgs)
 DASP_EXPORT(recurrence, RecurrenceArgs)
 DASP_EXPORT(recurrence_backward, RecurrenceArgs)
+DASP_EXPORT(svf, SvfArgs)
+DASP_EXPORT(svf_backward, SvfArgs)
+DASP_EXPORT(ballistics_varying, BallisticsArgs)
+DASP_EXPORT(ballistics_varying_backward, BallisticsArgs)
 
-DASP_API int dasp_abi_version() { return 5; }
+DASP_API int dasp_abi_version() { return 6; }
 
 DASP_API const char* dasp_instruction_set() {
   static const char* const names[] = {"baseline", "avx2", "avx512"};
