@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dasp.kernels._library import library
+from dasp.kernels._library import advised, library
 from dasp.kernels._registration import BLOCK, CHECKPOINTS, Operator, Tensors, in_double, nothing, register
 
 
@@ -84,7 +84,7 @@ def by_chunks(x: Tensor, coefficients: Tensor, zi: Tensor) -> tuple[Tensor, Tens
 
 def _checkpoints(x: Tensor, zi: Tensor) -> Tensor:
     # As in `sosfilt`, one or two more than there are blocks.
-    return zi.new_zeros(x.shape[0], x.shape[1] // BLOCK + 2, *zi.shape[1:])
+    return zi.new_empty(x.shape[0], x.shape[1] // BLOCK + 2, *zi.shape[1:])
 
 
 def _is_empty(x: Tensor, coefficients: Tensor) -> bool:
@@ -102,8 +102,10 @@ def _forward(x: Tensor, coefficients: Tensor, zi: Tensor, differentiable: bool =
         return x.clone(), zi.clone(), nothing(zi)
     if not library.available():
         return (*by_chunks(x, coefficients, zi), nothing(zi))
-    y, zf = torch.empty_like(x), torch.empty_like(zi)
-    checkpoints = _checkpoints(x, zi) if differentiable else None
+    y, zf = advised(torch.empty_like(x)), torch.empty_like(zi)
+    checkpoints = advised(_checkpoints(x, zi)) if differentiable else None
+    if checkpoints is not None:
+        checkpoints[:, -(-x.shape[1] // BLOCK) :] = 0
     pointers = [x, coefficients, zi, y, zf, None, None, None, None, None, checkpoints]
     library.call("svf", pointers, _sizes(x, coefficients))
     return y, zf, nothing(zi) if checkpoints is None else checkpoints
@@ -128,9 +130,9 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
     (checkpoints,) = saved
     if not checkpoints.numel():
         checkpoints = _forward(x, coefficients, zi)[2]
-    gx, gzi = torch.empty_like(x), torch.empty_like(zi)
+    gx, gzi = advised(torch.empty_like(x)), torch.empty_like(zi)
     filters, *frame = coefficients.shape
-    gcoefficients = coefficients.new_empty(x.shape[0], *frame) if needs[1] else None
+    gcoefficients = advised(coefficients.new_empty(x.shape[0], *frame)) if needs[1] else None
     pointers = [x, coefficients, zi, None, None, gy, gzf, gx, gcoefficients, gzi, checkpoints.contiguous()]
     library.call("svf_backward", pointers, _sizes(x, coefficients))
     if gcoefficients is None:
