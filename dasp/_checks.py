@@ -7,7 +7,7 @@ synchronise the device and break a compiled graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -124,34 +124,76 @@ def control(
         TypeError: If the value is complex or no number.
         ValueError: If its shape does not match x, or it varies with time in a processor that does not take automation.
     """
+    tensor, full = _checked(name, argument, value, x, size)
+    samples = x.shape[-1]
+    tensor = tensor.to(dtype or x.dtype).reshape(*full, *tensor.shape[tensor.ndim - (size is not None) :])
+    if frames or broadcasts(full[-1:], (samples,)):
+        return tensor
+    return tensor.repeat_interleave(samples // full[-1], len(full) - 1)
+
+
+def settings(name: str, controls: Mapping[str, Control], x: Tensor, size: int | None = None) -> list[Tensor]:
+    """Brings controls that do not change with time to rows, of which each belongs to as many consecutive rows of x.
+
+    What has this form already is not touched: every operation on a control costs its microseconds twice, forward and
+    backward.
+
+    Args:
+        name: The processor.
+        controls: Its controls as they came.
+        x: Audio in its working type, `(*batch, channels, samples)`.
+        size: Number of bands, None for controls without.
+
+    Returns:
+        `(filters, size or 1)` each, in its own type, with 1, the number of items or that of all channels as filters.
+
+    Raises:
+        TypeError: As `control`.
+        ValueError: As `control`.
+    """
+    pairs = [_checked(name, argument, value, x, size) for argument, value in controls.items()]
+    leads = [(1,) * (x.ndim - len(full)) + full[:-1] for _, full in pairs]
+    if all(length == 1 for lead in leads for length in lead):
+        target: tuple[int, ...] = (1,) * (x.ndim - 1)
+    else:
+        target = (*x.shape[:-2], max(lead[-1] for lead in leads))
+    shape = (math.prod(target), 1 if size is None else size)
+    rows = []
+    for (tensor, _), lead in zip(pairs, leads, strict=True):
+        if tuple(tensor.shape) != shape:
+            if lead != target:
+                tensor = tensor.reshape(*lead, shape[1]).expand(*target, shape[1])
+            tensor = tensor.reshape(shape)
+        rows.append(tensor)
+    return rows
+
+
+def _checked(name: str, argument: str, value: Control, x: Tensor, size: int | None) -> tuple[Tensor, tuple[int, ...]]:
+    """A control as a tensor, with bands last if it has them, and its dimensions before these up to that of time."""
     spec = PROCESSORS[name]
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device=x.device)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: {argument} is {value!r}, expected a number or a tensor") from error
-    if tensor.is_complex():
-        raise TypeError(f"{name}: {argument} has type {tensor.dtype}, expected real numbers")
-    tensor = tensor.to(dtype or x.dtype)
+    if not tensor.is_floating_point():
+        if tensor.is_complex():
+            raise TypeError(f"{name}: {argument} has type {tensor.dtype}, expected real numbers")
+        tensor = tensor.to(torch.float64)
     if _debugging:
         _check_domain(name, argument, tensor)
     if size is not None and tensor.ndim == 0:
         tensor = tensor.expand(size)
     bands = () if size is None else (size,)
-    shape = tensor.shape[: tensor.ndim - len(bands)]
+    shape = tuple(tensor.shape[: tensor.ndim - len(bands)])
     if tensor.shape[len(shape) :] != bands:
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    n = x.ndim - 2
-    extra = len(shape) - n
+    extra = len(shape) - (x.ndim - 2)
     if extra > 2 or (extra == 2 and not spec.automation):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    full = (*shape, 1, 1) if extra <= 0 else (*shape, 1) if extra == 1 else tuple(shape)
-    samples = x.shape[-1]
-    if not broadcasts(full[:-1], x.shape[x.ndim - len(full) : -1]) or not is_cut_into(samples, full[-1]):
+    full = (*shape, 1, 1) if extra <= 0 else (*shape, 1) if extra == 1 else shape
+    if not broadcasts(full[:-1], x.shape[x.ndim - len(full) : -1]) or not is_cut_into(x.shape[-1], full[-1]):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    tensor = tensor.reshape(*full, *bands)
-    if frames or broadcasts(full[-1:], (samples,)):
-        return tensor
-    return tensor.repeat_interleave(samples // full[-1], len(full) - 1)
+    return tensor, full
 
 
 def is_automation(value: Control, x: Tensor, bands: bool = False) -> bool:

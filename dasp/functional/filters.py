@@ -20,6 +20,7 @@ from dasp._checks import (
     is_automation,
     is_cut_into,
     recalled,
+    settings,
     shape_text,
     working,
 )
@@ -74,15 +75,10 @@ def biquad(
         for v in (frequency_hz, gain_db, q)
     )
     f, g, quality = torch.broadcast_tensors(f, g, quality)
-    five = design((kind,), sample_rate, f.unsqueeze(-1), g.unsqueeze(-1), quality.unsqueeze(-1)).squeeze(-2)
+    shape = f.shape
+    f, g, quality = (value.reshape(-1, 1) for value in (f, g, quality))
+    five = biquads(f, g, quality, (kind,), sample_rate).reshape(*shape, 5)
     return torch.cat([five[..., :3], torch.ones_like(five[..., :1]), five[..., 3:]], -1)
-
-
-def design(kinds: Sequence[str], sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensor:
-    """Designs a cascade: `(*shape, bands)` in float64 each to `(*shape, bands, 5)` as b0 b1 b2 a1 a2."""
-    f, g, quality = torch.broadcast_tensors(frequency_hz, gain_db, q)
-    flat = [value.reshape(math.prod(f.shape[:-1]), len(kinds)) for value in (f, g, quality)]
-    return biquads(flat[0], flat[1], flat[2], kinds, sample_rate).reshape(*f.shape, 5)
 
 
 def sosfreqz(sos: Tensor, frequency_hz: Tensor, sample_rate: float) -> Tensor:
@@ -177,7 +173,8 @@ def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[
         raise ValueError(f"sosfilt: zi has shape {shape_text(zi.shape)}, expected {shape_text(state_shape)}")
     exact = sos.to(torch.float64).reshape(*lead, sections, 6)
     five = torch.cat([exact[..., :3], exact[..., 4:]], -1) / exact[..., 3:4]
-    y, zf = filter_cascade(working(x), _state_variable_form(five) if varying else five, zi, varying)
+    coefficients = _state_variable_form(five) if varying else five
+    y, zf = filter_cascade(working(x), as_filters(coefficients, x, 3 if varying else 2), zi, varying)
     return y.to(x.dtype) if zi is None else (y.to(x.dtype), zf)
 
 
@@ -192,32 +189,38 @@ def _state_variable_form(five: Tensor) -> Tensor:
 
 
 def filter_cascade(
-    x: Tensor, coefficients: Tensor, zi: Tensor | None = None, varying: bool = False
+    x: Tensor, filters: Tensor, zi: Tensor | None = None, varying: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Runs a kernel over audio in its working type.
 
     Args:
         x: `(*batch, channels, samples)`.
-        coefficients: `(*batch, channels, sections, 5)` in float64 as `kernels.sosfilt` takes them, or
-            `(*batch, channels, frames, sections, 5)` as `kernels.svf` does, with 1 where they do not vary.
+        filters: `(filters, sections, 5)` in float64 as `kernels.sosfilt` takes them, or
+            `(filters, frames, sections, 5)` as `kernels.svf` does.
         zi: `(*batch, channels, sections, 2)`, or None at rest.
         varying: Whether there are frames.
     """
     *batch, channels, samples = x.shape
-    setting = coefficients.shape[-3 if varying else -2 :]
-    filters = coefficients.shape[: -len(setting)]
-    if filters.numel() == 1:
-        flat = coefficients.reshape(1, *setting)
-    else:
-        # Channels that share a filter are rows that follow each other.
-        flat = coefficients.expand(*batch, filters[-1], *setting).flatten(0, len(batch))
-    rows, sections = math.prod(batch) * channels, setting[-2]
+    rows, sections = math.prod(batch) * channels, filters.shape[-2]
     if zi is None:
         state = torch.zeros(rows, sections, 2, dtype=torch.float64, device=x.device)
     else:
         state = zi.to(torch.float64).reshape(rows, sections, 2)
-    y, zf = (svf if varying else sosfilt_rows)(x.reshape(rows, samples), flat, state)
-    return y.reshape(x.shape), zf.reshape(*batch, channels, sections, 2)
+    y, zf = (svf if varying else sosfilt_rows)(x.reshape(rows, samples), filters, state)
+    return y.reshape(x.shape), zf if zi is None else zf.reshape(zi.shape)
+
+
+def as_filters(coefficients: Tensor, x: Tensor, dims: int) -> Tensor:
+    """`(*batch, channels, ...)`, with 1 where they do not vary, to one filter, one for each item or for each channel.
+
+    `dims` is how many dimensions a filter has; channels of x that share one are rows that follow each other.
+    """
+    filter_shape = coefficients.shape[coefficients.ndim - dims :]
+    lead = coefficients.shape[: coefficients.ndim - dims]
+    if lead.numel() == 1:
+        return coefficients.reshape(1, *filter_shape)
+    target = (*x.shape[:-2], lead[-1])
+    return coefficients.expand(*target, *filter_shape).reshape(math.prod(target), *filter_shape)
 
 
 def equalized(
@@ -244,22 +247,28 @@ def equalized(
     """
     audio = check_call(name, x, sample_rate)
     size = len(kinds) if bands else None
-    brought = {n: control(name, n, v, audio, size, torch.float64, frames=True) for n, v in controls.items()}
-    if not bands:
+    goes_on = isinstance(state, dict) and _VARYING in state
+    if goes_on or any(is_automation(v, x, bands) for v in controls.values()):
+        entry, filters = _VARYING, _varying_filters(name, audio, sample_rate, kinds, controls, size)
+    else:
+        brought = dict(zip(controls, settings(name, controls, audio, size), strict=True))
+        f, q = brought["frequency_hz"], brought["q"]
+        entry, filters = "zi", biquads(f, brought.get("gain_db", torch.zeros_like(q)), q, kinds, sample_rate)
+    zi = None if state is None else recalled(name, state, entry, (*audio.shape[:-1], len(kinds), 2), audio)
+    y, zf = filter_cascade(audio, filters, zi, entry == _VARYING)
+    return y.to(x.dtype) if state is None else (y.to(x.dtype), {entry: zf})
+
+
+def _varying_filters(
+    name: str, x: Tensor, sample_rate: float, kinds: Sequence[str], controls: Mapping[str, Control], size: int | None
+) -> Tensor:
+    """`(filters, frames, bands, 5)` for `kernels.svf`."""
+    brought = {n: control(name, n, v, x, size, torch.float64, frames=True) for n, v in controls.items()}
+    if size is None:
         brought = {n: v.unsqueeze(-1) for n, v in brought.items()}
     f, q = brought["frequency_hz"], brought["q"]
-    gain = brought.get("gain_db", torch.zeros_like(q))
-    goes_on = isinstance(state, dict) and _VARYING in state
-    varying = goes_on or any(is_automation(v, x, bands) for v in controls.values())
-    if varying:
-        f, q, gain = in_common_frames((f, q, gain), audio.shape[-1], -2)
-        coefficients = state_variable(f, gain, q, kinds, sample_rate)
-    else:
-        coefficients = design(kinds, sample_rate, f.squeeze(-2), gain.squeeze(-2), q.squeeze(-2))
-    entry = _VARYING if varying else "zi"
-    zi = None if state is None else recalled(name, state, entry, (*audio.shape[:-1], len(kinds), 2), audio)
-    y, zf = filter_cascade(audio, coefficients, zi, varying)
-    return y.to(x.dtype) if state is None else (y.to(x.dtype), {entry: zf})
+    f, q, gain = in_common_frames((f, q, brought.get("gain_db", torch.zeros_like(q))), x.shape[-1], -2)
+    return as_filters(state_variable(f, gain, q, kinds, sample_rate), x, 3)
 
 
 def _single(
