@@ -25,7 +25,7 @@ from dasp._checks import (
     working,
 )
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import KINDS, biquads, state_variable, svf
+from dasp.kernels import KINDS, biquads, prototypes, svf
 from dasp.kernels import sosfilt as sosfilt_rows
 
 Frequency = Annotated[Control, Param("Hz", 20, 20000, "log", "Cutoff or centre frequency.", domain=(0, math.inf))]
@@ -263,12 +263,16 @@ def _varying_filters(
     name: str, x: Tensor, sample_rate: float, kinds: Sequence[str], controls: Mapping[str, Control], size: int | None
 ) -> Tensor:
     """`(filters, frames, bands, 5)` for `kernels.svf`."""
-    brought = {n: control(name, n, v, x, size, torch.float64, frames=True) for n, v in controls.items()}
+    brought = {
+        n: control(name, n, v, x, size, v.dtype if isinstance(v, Tensor) else None, True) for n, v in controls.items()
+    }
     if size is None:
         brought = {n: v.unsqueeze(-1) for n, v in brought.items()}
     f, q = brought["frequency_hz"], brought["q"]
-    f, q, gain = in_common_frames((f, q, brought.get("gain_db", torch.zeros_like(q))), x.shape[-1], -2)
-    return as_filters(state_variable(f, gain, q, kinds, sample_rate), x, 3)
+    wide = in_common_frames((f, brought.get("gain_db", torch.zeros_like(q)), q), x.shape[-1], -2)
+    f, gain, q = (as_filters(value, x, 2) for value in torch.broadcast_tensors(*wide))
+    rows = [value.reshape(math.prod(f.shape[:2]), len(kinds)) for value in (f, gain, q)]
+    return prototypes(rows[0], rows[1], rows[2], kinds, sample_rate).reshape(*f.shape, 5)
 
 
 def _single(

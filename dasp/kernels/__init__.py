@@ -12,12 +12,13 @@ import torch
 
 from dasp.kernels import cuda
 from dasp.kernels._ballistics import ballistics
-from dasp.kernels._biquads import KINDS, biquads, state_variable
+from dasp.kernels._biquads import KINDS, biquads
 from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
 from dasp.kernels._noise import band_noise, decaying_noise
+from dasp.kernels._prototypes import prototypes
 from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
 from dasp.kernels._svf import svf
@@ -32,9 +33,9 @@ __all__ = [
     "delay",
     "describe",
     "dynamics",
+    "prototypes",
     "recurrence",
     "sosfilt",
-    "state_variable",
     "svf",
 ]
 

@@ -1,5 +1,4 @@
-"""Filters of the Audio EQ Cookbook: `biquads(frequency_hz, gain_db, q, kinds, sample_rate) -> sos`, and the same in
-state-variable form."""
+"""`biquads(frequency_hz, gain_db, q, kinds, sample_rate) -> sos`: filters of the Audio EQ Cookbook."""
 
 from __future__ import annotations
 
@@ -25,20 +24,25 @@ _LOWEST_Q, _HIGHEST_Q = 1e-3, 1e3
 _CONTROLS = 3
 
 
-def _angle(frequency_hz: Tensor, sample_rate: float) -> Tensor:
-    return (2 * math.pi / sample_rate) * frequency_hz.clamp(_LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate)
+def limits(scale: float, sample_rate: float) -> ctypes.Array[ctypes.c_double]:
+    """What a kernel multiplies frequencies with, and the lowest and the highest frequency and q."""
+    return (ctypes.c_double * 5)(scale, _LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate, _LOWEST_Q, _HIGHEST_Q)
 
 
-def _root(gain_db: Tensor) -> Tensor:
-    """Square root of a gain, A of the cookbook."""
-    return torch.exp(gain_db * (math.log(10) / 40))
+def angle_root_q(sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensors:
+    """Controls within their limits as the cookbook uses them: w, A and Q."""
+    return (
+        (2 * math.pi / sample_rate) * frequency_hz.clamp(_LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate),
+        torch.exp(gain_db * (math.log(10) / 40)),
+        q.clamp(_LOWEST_Q, _HIGHEST_Q),
+    )
 
 
 def reference(kinds: Sequence[int], sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensor:
     """The cookbook in torch: `(rows, bands)` each to `(rows, bands, 5)` as b0 b1 b2 a1 a2."""
-    w, root = _angle(frequency_hz, sample_rate), _root(gain_db)
+    w, root, sharpness = angle_root_q(sample_rate, frequency_hz, gain_db, q)
     cos, sin = torch.cos(w), torch.sin(w)
-    alpha = sin / (2 * q.clamp(_LOWEST_Q, _HIGHEST_Q))
+    alpha = sin / (2 * sharpness)
     # 1 - cos(w) without cancellation, for low-pass filters at low frequencies.
     versine = 2 * torch.sin(w / 2).square()
     columns: list[Tensor] = []
@@ -97,10 +101,11 @@ def _forward(
         return reference(kinds, sample_rate, *controls), nothing(controls[0])
     sos = controls[0].new_empty(*frequency_hz.shape, 5)
     slopes = _slopes(frequency_hz) if differentiable else None
-    limits = (ctypes.c_double * 5)(
-        2 * math.pi / sample_rate, _LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate, _LOWEST_Q, _HIGHEST_Q
+    library.call(
+        "biquads",
+        [*controls, limits(2 * math.pi / sample_rate, sample_rate), sos, slopes],
+        [*frequency_hz.shape, *kinds],
     )
-    library.call("biquads", [*controls, limits, sos, slopes], [*frequency_hz.shape, *kinds])
     return sos, nothing(sos) if slopes is None else slopes
 
 
@@ -172,49 +177,3 @@ def biquads(frequency_hz: Tensor, gain_db: Tensor, q: Tensor, kinds: Sequence[st
     """
     (sos,) = _call(frequency_hz, gain_db, q, [KINDS.index(kind) for kind in kinds], float(sample_rate))
     return sos
-
-
-def state_variable(
-    frequency_hz: Tensor, gain_db: Tensor, q: Tensor, kinds: Sequence[str], sample_rate: float
-) -> Tensor:
-    """The filters of `biquads` for `svf`, in elementary operations.
-
-    A section has the response m0 + (m1 s + m2) / (s^2 + k s + 1), s = (1 / g) (1 - z^-1) / (1 + z^-1).
-
-    Args:
-        frequency_hz: `(*shape, bands)` in float64, and so the other controls, or what broadcasts with it in all
-            dimensions but the last; each acts as clamped as in `biquads`.
-        gain_db: Gains in dB; kinds without a gain ignore them.
-        q: Quality factors.
-        kinds: The kind of each band, from `KINDS`.
-        sample_rate: Sample rate in Hz.
-
-    Returns:
-        `(*shape, bands, 5)` in float64 as g d m0 m1 m2, d = 1 / (1 + g (g + k)).
-    """
-    tangent, root = torch.tan(_angle(frequency_hz, sample_rate) / 2), _root(gain_db)
-    bandwidth = 1 / q.clamp(_LOWEST_Q, _HIGHEST_Q)
-    bands: list[Tensor] = []
-    for kind, g, k, a in zip(kinds, tangent.unbind(-1), bandwidth.unbind(-1), root.unbind(-1), strict=True):
-        g, k, *mixed = _prototype(kind, g, k, a)
-        bands.append(torch.stack(torch.broadcast_tensors(g, 1 / (1 + g * (g + k)), *mixed), -1))
-    return torch.stack(torch.broadcast_tensors(*bands), -2)
-
-
-def _prototype(kind: str, g: Tensor, k: Tensor, a: Tensor) -> tuple[Tensor, ...]:
-    """g k m0 m1 m2 from g and k of the poles of a filter without gain, and A."""
-    zero, one = torch.zeros_like(g), torch.ones_like(g)
-    if kind == "low_shelf":
-        return g / torch.sqrt(a), k, one, k * (a - 1), a * a - 1
-    if kind == "high_shelf":
-        return g * torch.sqrt(a), k, a * a, k * a * (1 - a), 1 - a * a
-    if kind == "peaking":
-        return g, k / a, one, k / a * (a * a - 1), zero
-    if kind == "lowpass":
-        return g, k, zero, zero, one
-    if kind == "highpass":
-        return g, k, one, -k, -one
-    if kind == "bandpass":
-        return g, k, zero, k, zero
-    # Notch and all-pass.
-    return g, k, one, -k if kind == "notch" else -2 * k, zero

@@ -22,6 +22,8 @@ PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
 _FUNCTIONS = (
     "biquads_f64",
     "biquads_backward_f64",
+    "prototypes_f64",
+    "prototypes_backward_f64",
     *(
         f"{name}_{kind}"
         for name in (

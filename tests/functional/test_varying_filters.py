@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import dasp.functional as F
-from dasp.kernels import KINDS, state_variable, svf
+from dasp.kernels import KINDS, prototypes, svf
 from tests.oracles import Array, array, cookbook, noise, relative_error
 
 RATE = 44100.0
@@ -138,7 +138,7 @@ def test_no_change_of_settings_raises_the_energy_of_the_states(seed):
     """Without input, for the sharpest filters anywhere in the spectrum, switched at random at every sample."""
     f, g, q = (torch.from_numpy(value) for value in curves(3000, seed))
     kinds = [KINDS[number] for number in np.random.default_rng(seed).integers(0, len(KINDS), 1)]
-    coefficients = state_variable(f[:, None], g[:, None], 100 * q[:, None], kinds, RATE)
+    coefficients = prototypes(f[:, None], g[:, None], 100 * q[:, None], kinds, RATE)
     state, energy = torch.ones(1, 1, 2, dtype=torch.float64), 2.0
     for frame in coefficients.reshape(1, 3000, 1, 1, 5).unbind(1):
         _, state = svf(torch.zeros(1, 1, dtype=torch.float64), frame.reshape(1, 1, 1, 5), state)

@@ -213,6 +213,15 @@ struct BiquadsGradientArgs {
   int64_t rows, bands;
 };
 
+struct PrototypesArgs {
+  const double* controls[3];  // rows, bands: Hz, dB, q
+  const double* limits;       // half turns per Hz, lowest and highest frequency, lowest and highest q
+  double* coefficients;       // rows, bands, 5: g d m0 m1 m2; their gradients on the way back
+  double* gradients[3];       // rows, bands
+  int64_t rows, bands;
+  int64_t kinds[1];           // one for each band, in the order of `design`
+};
+
 }  // namespace
 
 // One source file, one copy of the loops for each instruction set.
@@ -621,6 +630,18 @@ DASP_API int dasp_biquads_backward_f64(const BiquadsGradientArgs* args, int) {
   return 0;
 }
 
+#define DASP_EXPORT_PROTOTYPES(name)                                                             \
+  DASP_API int dasp_##name##_f64(const PrototypesArgs* args, int threads) {                      \
+    const int64_t stretch = 1024, tasks = (args->rows + stretch - 1) / stretch;                  \
+    const auto nothing = [](int64_t = 0) { return true; };                                       \
+    return parallel(threads, 0, nothing, nothing, tasks, [&](int64_t i) {                        \
+      const int64_t last = (i + 1) * stretch;                                                    \
+      return DASP_CHOOSE(name)(*args, i * stretch, last < args->rows ? last : args->rows);       \
+    });                                                                                          \
+  }
+
+DASP_EXPORT_PROTOTYPES(prototypes)
+DASP_EXPORT_PROTOTYPES(prototypes_backward)
 DASP_EXPORT(ballistics, BallisticsArgs)
 DASP_EXPORT(ballistics_backward, BallisticsArgs)
 DASP_EXPORT(dynamics, DynamicsArgs)
