@@ -17,6 +17,7 @@ from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
+from dasp.kernels._mix import mix
 from dasp.kernels._noise import band_noise, decaying_noise
 from dasp.kernels._prototypes import prototypes
 from dasp.kernels._recurrence import recurrence
@@ -33,6 +34,7 @@ __all__ = [
     "delay",
     "describe",
     "dynamics",
+    "mix",
     "prototypes",
     "recurrence",
     "sosfilt",

@@ -39,6 +39,8 @@ _FUNCTIONS = (
             "svf_backward",
             "ballistics_varying",
             "ballistics_varying_backward",
+            "mix",
+            "mix_backward",
         )
         for kind in ("f32", "f64")
     ),

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-import dasp.functional as F
 import dasp.modules as M
 from dasp._checks import check_audio, check_sample_rate, shape_text
 from dasp._spec import Param, State
+from dasp.functional.level import amplitude, mixed
 from dasp.functional.stereo import centre_gain
 from dasp.modules._processor import part_of
 
@@ -64,6 +64,11 @@ DEFAULT_LOCKED = (
     "reverb.noise_shaped_reverb.pre_delay_ms",
     "master.compressor.makeup_gain_db",
 )
+
+
+def _send_gain(send_db: Tensor) -> Tensor:
+    """The factor of a send level, which fades out towards its lowest value."""
+    return amplitude(send_db) * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1)
 
 
 class DifferentiableMixingConsole(nn.Module):
@@ -286,13 +291,15 @@ class DifferentiableMixingConsole(nn.Module):
 
     def _mix(self, tracks: Tensor | Sequence[Tensor], values: Values, mask: Tensor | None, process: _Process) -> Tensor:
         strips = self._strips(tracks, values["track"], mask, process)
-        total = F.stereo_bus(strips, self.sample_rate)
+        sends = [_send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses]
+        # The sum, and what is sent to each bus, are one product of a matrix with the strips.
+        gains = self._pan_level * torch.stack(
+            [torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device), *sends], -2
+        )
+        total, *sent = mixed(strips, gains).unbind(-3)
         chains = self.sections()
-        for bus in self.buses:
-            send_db = values["track"]["send"][f"{bus}_db"]
-            faded = strips * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1).to(strips.dtype)[..., None, None]
-            sent = F.stereo_bus(faded, self.sample_rate, send_db=send_db)
-            total = total + process(bus, chains[bus], sent, values[bus])
+        for bus, x in zip(self.buses, sent, strict=True):
+            total = total + process(bus, chains[bus], x, values[bus])
         return process("master", self.master, total, values["master"])
 
     def strips(
@@ -305,7 +312,7 @@ class DifferentiableMixingConsole(nn.Module):
             values: Physical controls of the section "track".
             mask: See `forward`.
         """
-        return self._strips(tracks, values, mask, _whole)
+        return self._strips(tracks, values, mask, _whole) * self._pan_level
 
     def _strips(
         self,
@@ -314,11 +321,12 @@ class DifferentiableMixingConsole(nn.Module):
         mask: Tensor | None,
         process: _Process,
     ) -> Tensor:
+        """Strips whose panners are as loud as their law has it at the centre."""
         groups = _by_channels(tracks)
         outputs: dict[int, Tensor] = {}
         for index, audio in groups:
             part = values if len(groups) == 1 else self._of_tracks(values, index)
-            out = process(f"track.{_WIDTHS[audio.shape[-2]]}", self.strip, audio, part) * self._pan_level
+            out = process(f"track.{_WIDTHS[audio.shape[-2]]}", self.strip, audio, part)
             outputs.update(zip(index, out.unbind(-3), strict=True))
         strips = out if len(groups) == 1 else torch.stack([outputs[track] for track in sorted(outputs)], -3)
         if mask is None:

@@ -213,6 +213,16 @@ struct BiquadsGradientArgs {
   int64_t rows, bands;
 };
 
+struct MixArgs {
+  const void* x;        // rows, inputs, samples
+  const double* gains;  // rows, outputs, inputs
+  void* y;              // rows, outputs, samples
+  const void* gy;       // rows, outputs, samples
+  void* gx;             // rows, inputs, samples
+  double* ggains;       // rows, stretches, outputs, inputs
+  int64_t rows, samples, inputs, outputs;
+};
+
 struct PrototypesArgs {
   const double* controls[3];  // rows, bands: Hz, dB, q
   const double* limits;       // half turns per Hz, lowest and highest frequency, lowest and highest q
@@ -629,6 +639,22 @@ DASP_API int dasp_biquads_backward_f64(const BiquadsGradientArgs* args, int) {
   }
   return 0;
 }
+
+// A task is a stretch of an item.
+#define DASP_EXPORT_MIX(name, T, suffix)                                                          \
+  DASP_API int dasp_##name##_##suffix(const MixArgs* args, int threads) {                         \
+    const int64_t length = baseline::kMixStretch, count = (args->samples + length - 1) / length;  \
+    const auto nothing = [](int64_t = 0) { return true; };                                        \
+    return parallel(threads, 0, nothing, nothing, args->rows * count, [&](int64_t task) {         \
+      const int64_t start = task % count * length, end = start + length;                          \
+      return DASP_CHOOSE(name<T>)(*args, task / count, start, end < args->samples ? end : args->samples, task); \
+    });                                                                                           \
+  }
+
+DASP_EXPORT_MIX(mix, float, f32)
+DASP_EXPORT_MIX(mix, double, f64)
+DASP_EXPORT_MIX(mix_backward, float, f32)
+DASP_EXPORT_MIX(mix_backward, double, f64)
 
 #define DASP_EXPORT_PROTOTYPES(name)                                                             \
   DASP_API int dasp_##name##_f64(const PrototypesArgs* args, int threads) {                      \
