@@ -16,12 +16,14 @@ from dasp.kernels._biquads import KINDS, biquads
 from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
+from dasp.kernels._gain_computer import DYNAMICS_CONTROLS, gain_computer
 from dasp.kernels._library import library
 from dasp.kernels._noise import band_noise, decaying_noise
 from dasp.kernels._recurrence import recurrence
 from dasp.kernels._sosfilt import sosfilt
 
 __all__ = [
+    "DYNAMICS_CONTROLS",
     "KINDS",
     "ballistics",
     "band_noise",
@@ -31,6 +33,7 @@ __all__ = [
     "delay",
     "describe",
     "dynamics",
+    "gain_computer",
     "recurrence",
     "sosfilt",
 ]

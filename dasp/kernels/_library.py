@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
@@ -21,6 +21,8 @@ PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
 _FUNCTIONS = (
     "biquads_f64",
     "biquads_backward_f64",
+    "gain_computer_f64",
+    "gain_computer_backward_f64",
     *(
         f"{name}_{kind}"
         for name in (
