@@ -114,9 +114,9 @@ def gain_computer(controls: Tensor, direction: int, sample_rate: float) -> tuple
     """Brings the controls of a compressor (direction 1) or expander (-1) to the units of `dynamics`.
 
     Args:
-        controls: `(rows, 7)` in float64, in the order of `DYNAMICS_CONTROLS`.  The threshold acts as clamped to [-200, 200], the
-            ratio to [1, inf] or of an expander [1, 10000], knee and range to [0, inf], each with gradient 0 outside; a
-            time of 0 ms or less is instantaneous.
+        controls: `(rows, 7)` in float64, in the order of `DYNAMICS_CONTROLS`.  The threshold acts as clamped to
+            [-200, 200], the ratio to [1, inf] or of an expander [1, 10000], knee and range to [0, inf], each with
+            gradient 0 outside; a time of 0 ms or less is instantaneous.
         direction: 1 acts above the threshold, -1 below it.
         sample_rate: Sample rate in Hz.
 
