@@ -217,6 +217,27 @@ def in_common_frames(controls: Sequence[Tensor], samples: int, dim: int) -> list
     ]
 
 
+def plain_control(value: Control, shape: Sequence[int]) -> float | Tensor | None:
+    """A control that needs no check and no more than one operation: a number, or one value or one for each of `shape`.
+
+    On short audio, autograd takes longer for the operations of `control` than the processor for its work.
+
+    Returns:
+        The number, a tensor of one dimension, or None for any other control, and in `debug()`.
+    """
+    if _debugging:
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    if value.ndim == 0:
+        return value.expand(math.prod(shape))
+    if tuple(value.shape) != tuple(shape):
+        return None
+    return value if value.ndim == 1 else value.reshape(math.prod(shape))
+
+
 def check_state(name: str, state: State, entry: str) -> None:
     """Raises unless a state is a dict of tensors with no other entry than the one that a processor has."""
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

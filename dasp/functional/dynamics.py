@@ -9,20 +9,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dasp._checks import check_call, check_choice, control, recalled
+from dasp._checks import check_call, check_choice, control, plain_control, recalled
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import dynamics
+from dasp.kernels import DYNAMICS_CONTROLS, dynamics, gain_computer
 
 LINKS = ("max", "mean", "none")
 """How channels share a detector."""
-
-# Natural-logarithm units per dB: levels and gains are computed as logarithms to base e, which saves a multiplication
-# per sample on both sides of the smoother.
-_NEPER = math.log(10) / 20
-# Thresholds act as clamped to this range, beyond any level that 32-bit audio can hold.
-_THRESHOLD_DB = 200.0
-# A ratio beyond this moves the gain by less than a millionth of a dB, or is cut by the range of an expander.
-_EXPANDER_RATIO = 1e4
 
 Threshold = Annotated[Control, Param("dB", -60, 0, meaning="Level at which the processor sets in.")]
 Ratio = Annotated[Control, Param("", 1, 20, "log", "Change of level in dB beyond the threshold.", domain=(1, math.inf))]
@@ -31,49 +23,78 @@ Release = Annotated[Control, Param("ms", 5, 2000, "log", "Release time constant.
 Knee = Annotated[Control, Param("dB", 0, 24, meaning="Width of the knee.", domain=(0, math.inf))]
 
 
-def _pole(time_ms: Tensor, sample_rate: float) -> Tensor:
-    """exp(-1 / (t sample_rate)); 0 for times so short that it is less than 1e-43, with gradient 0 and not NaN."""
-    samples = time_ms * (sample_rate / 1000)
-    audible = samples > 0.01
-    return torch.where(audible, torch.exp(-1 / torch.where(audible, samples, 1.0)), 0.0)
-
-
 def _run(
     name: str,
     x: Tensor,
     audio: Tensor,
+    sample_rate: float,
     link: str,
     direction: int,
-    curve: Sequence[Tensor],
-    poles: Sequence[Tensor],
-    makeup: Tensor,
+    values: dict[str, Control],
     state: State | None,
 ) -> Tensor | tuple[Tensor, State]:
     """Runs the kernel on groups of channels that share a detector; `audio` is x in its working type."""
     *batch, channels, samples = audio.shape
-    groups = (*batch, channels) if link == "none" else tuple(batch)
-    per_group = math.prod(groups), channels if link != "none" else 1
-
-    def expand(values: Sequence[Tensor]) -> Tensor:
-        # Linked controls have one channel, unlinked ones get them all.
-        wide = (value.squeeze(-1).expand(*batch, channels if link == "none" else 1) for value in values)
-        return torch.stack([value.reshape(-1) for value in wide], -1)
-
-    gains = makeup.squeeze(-1).expand(*batch, channels).reshape(per_group)
-    start = recalled(name, {} if state is None else state, "smoothed_gain", groups, audio).reshape(per_group[0])
+    groups = tuple(batch) if link != "none" else (*batch, channels)
+    rows, wide = math.prod(groups), 1 if link == "none" else channels
+    settings: dict[str, float | Tensor] = {"range_db": math.inf, "makeup_gain_db": 0.0}
+    for argument, value in values.items():
+        settings[argument] = _setting(name, argument, value, audio, link, groups)
+    own_gains = settings["makeup_gain_db"]
+    if isinstance(own_gains, Tensor) and own_gains.ndim == 2:
+        # Linked channels may be brought to different gains.
+        settings["makeup_gain_db"] = 0.0
+        curve, poles, _ = gain_computer(_columns(settings, rows, audio), direction, sample_rate)
+        makeup = own_gains * (math.log(10) / 20)
+    else:
+        curve, poles, makeup = gain_computer(_columns(settings, rows, audio), direction, sample_rate)
+        makeup = makeup if wide == 1 else makeup.expand(rows, wide)
+    start = recalled(name, {} if state is None else state, "smoothed_gain", groups, audio)
     y, end = dynamics(
-        audio.reshape(*per_group, samples), expand(curve), expand(poles), gains, start, direction, link == "mean"
+        _shaped(audio, (rows, wide, samples)), curve, poles, makeup, _shaped(start, (rows,)), direction, link == "mean"
     )
-    y = y.reshape(audio.shape).to(x.dtype)
+    y = _shaped(y, audio.shape).to(x.dtype)
     return y if state is None else (y, {"smoothed_gain": end.reshape(groups)})
 
 
-def _detector_control(name: str, argument: str, value: Control, x: Tensor, link: str) -> Tensor:
-    """A control of the gain computer, which with linked channels has one setting for all of them."""
-    tensor = control(name, argument, value, x, dtype=torch.float64)
-    if link != "none" and tensor.shape[-2] > 1:
-        raise ValueError(f"{name}: {argument} has shape {tuple(tensor.shape)}: one value per channel needs link='none'")
-    return tensor
+def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Reshaped, where it is not so already: a view that autograd knows of takes as long as a kernel on short audio."""
+    return x if tuple(x.shape) == tuple(shape) else x.reshape(shape)
+
+
+def _setting(name: str, argument: str, value: Control, x: Tensor, link: str, groups: tuple[int, ...]) -> float | Tensor:
+    """A control as a number for all groups, a tensor with one value for each, or makeup gains `(groups, channels)`."""
+    setting = plain_control(value, groups)
+    if setting is not None:
+        return setting
+    *batch, channels, _ = x.shape
+    tensor = control(name, argument, value, x, dtype=torch.float64).squeeze(-1)
+    if link == "none":
+        return tensor.expand(*batch, channels).reshape(math.prod(groups))
+    if tensor.shape[-1] == 1:
+        return tensor.expand(*batch, 1).reshape(math.prod(groups))
+    if argument != "makeup_gain_db":
+        shape = (*tensor.shape, 1)
+        raise ValueError(f"{name}: {argument} has shape {shape}: one value per channel needs link='none'")
+    return tensor.expand(*batch, channels).reshape(math.prod(groups), channels)
+
+
+def _columns(settings: dict[str, float | Tensor], rows: int, x: Tensor) -> Tensor:
+    """Numbers and tensors `(rows,)` as the columns of a matrix in float64."""
+    ordered = [settings[name] for name in DYNAMICS_CONTROLS]
+    tensors = [setting for setting in ordered if isinstance(setting, Tensor)]
+    if not tensors:
+        return torch.tensor([ordered], dtype=torch.float64, device=x.device).expand(rows, len(ordered))
+    # Converted all at once where all are of one type, and the numbers are in it exactly.
+    numbers = [setting for setting in ordered if not isinstance(setting, Tensor)]
+    same = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
+    at_once = same and all(number in (0.0, math.inf) for number in numbers)
+    dtype = tensors[0].dtype if at_once else torch.float64
+    columns = [
+        setting.to(dtype) if isinstance(setting, Tensor) else tensors[0].new_full((rows,), setting, dtype=dtype)
+        for setting in ordered
+    ]
+    return torch.stack(columns, -1).to(torch.float64)
 
 
 @processor
@@ -124,25 +145,15 @@ def compressor(
     """
     audio = check_call("compressor", x, sample_rate)
     check_choice("compressor", "link", link, LINKS)
-    threshold, slope, attack, release, knee = (
-        _detector_control("compressor", argument, value, audio, link)
-        for argument, value in (
-            ("threshold_db", threshold_db),
-            ("ratio", ratio),
-            ("attack_ms", attack_ms),
-            ("release_ms", release_ms),
-            ("knee_db", knee_db),
-        )
-    )
-    makeup = control("compressor", "makeup_gain_db", makeup_gain_db, audio, dtype=torch.float64) * _NEPER
-    curve = (
-        threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER,
-        1 / slope.clamp_min(1) - 1,
-        knee.clamp_min(0) * _NEPER,
-        torch.full_like(threshold, math.inf),
-    )
-    poles = (_pole(attack, sample_rate), _pole(release, sample_rate))
-    return _run("compressor", x, audio, link, 1, curve, poles, makeup, state)
+    values = {
+        "threshold_db": threshold_db,
+        "ratio": ratio,
+        "attack_ms": attack_ms,
+        "release_ms": release_ms,
+        "knee_db": knee_db,
+        "makeup_gain_db": makeup_gain_db,
+    }
+    return _run("compressor", x, audio, sample_rate, link, 1, values, state)
 
 
 @processor
@@ -190,22 +201,12 @@ def expander(
     """
     audio = check_call("expander", x, sample_rate)
     check_choice("expander", "link", link, LINKS)
-    threshold, slope, attack, release, knee, most = (
-        _detector_control("expander", argument, value, audio, link)
-        for argument, value in (
-            ("threshold_db", threshold_db),
-            ("ratio", ratio),
-            ("attack_ms", attack_ms),
-            ("release_ms", release_ms),
-            ("knee_db", knee_db),
-            ("range_db", range_db),
-        )
-    )
-    curve = (
-        threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER,
-        1 - slope.clamp(1, _EXPANDER_RATIO),
-        knee.clamp_min(0) * _NEPER,
-        most.clamp_min(0) * _NEPER,
-    )
-    poles = (_pole(release, sample_rate), _pole(attack, sample_rate))
-    return _run("expander", x, audio, link, -1, curve, poles, torch.zeros_like(threshold), state)
+    values = {
+        "threshold_db": threshold_db,
+        "ratio": ratio,
+        "attack_ms": attack_ms,
+        "release_ms": release_ms,
+        "knee_db": knee_db,
+        "range_db": range_db,
+    }
+    return _run("expander", x, audio, sample_rate, link, -1, values, state)

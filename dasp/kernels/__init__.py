@@ -16,6 +16,7 @@ from dasp.kernels._biquads import KINDS, biquads
 from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
+from dasp.kernels._gain_computer import DYNAMICS_CONTROLS, gain_computer
 from dasp.kernels._library import library
 from dasp.kernels._mix import mix
 from dasp.kernels._noise import band_noise, decaying_noise
@@ -25,6 +26,7 @@ from dasp.kernels._sosfilt import sosfilt
 from dasp.kernels._svf import svf
 
 __all__ = [
+    "DYNAMICS_CONTROLS",
     "KINDS",
     "ballistics",
     "band_noise",
@@ -34,6 +36,7 @@ __all__ = [
     "delay",
     "describe",
     "dynamics",
+    "gain_computer",
     "mix",
     "prototypes",
     "recurrence",

@@ -24,6 +24,8 @@ _FUNCTIONS = (
     "biquads_backward_f64",
     "prototypes_f64",
     "prototypes_backward_f64",
+    "gain_computer_f64",
+    "gain_computer_backward_f64",
     *(
         f"{name}_{kind}"
         for name in (

@@ -106,8 +106,9 @@ def test_sections_that_change_take_and_return_states():
     whole, end = F.sosfilt(x, sos, torch.zeros(2, 3, 1, 2))
     first, state = F.sosfilt(x[..., :37], sos[..., :37, :, :], torch.zeros(2, 3, 1, 2))
     second, last = F.sosfilt(x[..., 37:], sos[..., 37:, :, :], state)
-    assert torch.equal(torch.cat([first, second], -1), whole)
-    assert torch.equal(last, end)
+    # To the bit with the kernel; the fallback cuts each call into chunks of its own.
+    assert relative_error(torch.cat([first, second], -1), array(whole)) <= 1e-14
+    assert relative_error(last, array(end)) <= 1e-14
 
 
 # ---- stability
@@ -172,4 +173,4 @@ def test_after_automation_a_constant_setting_goes_on():
     _, state = F.lowpass(x[:, :50], RATE, f, state={})
     y, _ = F.lowpass(x[:, 50:], RATE, 500.0, state=state)
     whole = F.lowpass(x, RATE, torch.cat([f, torch.full_like(f, 500.0)], -1))
-    assert torch.equal(y, whole[:, 50:])
+    assert relative_error(y, array(whole[:, 50:])) <= 1e-14

@@ -232,6 +232,25 @@ struct PrototypesArgs {
   int64_t kinds[1];           // one for each band, in the order of `design`
 };
 
+struct GainComputerArgs {
+  const double* controls;  // rows, 7: threshold, ratio, knee, range, attack, release, makeup, in dB and ms
+  const double* limits;    // samples per ms, nepers per dB, highest threshold, highest ratio, shortest time in samples
+  double* curve;           // rows, 4
+  double* poles;           // rows, 2
+  double* makeup;          // rows
+  double* slopes;          // rows, 7: the derivative of what each control is brought to; null where not wanted
+  int64_t rows, direction;
+};
+
+struct GainComputerGradientArgs {
+  const double* gcurve;   // rows, 4
+  const double* gpoles;   // rows, 2
+  const double* gmakeup;  // rows
+  const double* slopes;   // rows, 7
+  double* gcontrols;      // rows, 7
+  int64_t rows, direction;
+};
+
 }  // namespace
 
 // One source file, one copy of the loops for each instruction set.
@@ -668,6 +687,69 @@ DASP_EXPORT_MIX(mix_backward, double, f64)
 
 DASP_EXPORT_PROTOTYPES(prototypes)
 DASP_EXPORT_PROTOTYPES(prototypes_backward)
+namespace {
+
+// x acting as clamped, with its derivative.
+double clamped(double x, double low, double high, double* slope) {
+  *slope = x >= low && x <= high ? 1.0 : 0.0;
+  return x < low ? low : x > high ? high : x;
+}
+
+// exp(-1 / samples), with its derivative.
+double pole(double samples, double shortest, double* slope) {
+  *slope = 0.0;
+  if (!(samples > shortest)) return 0.0;
+  const double value = std::exp(-1.0 / samples);
+  *slope = value / (samples * samples);
+  return value;
+}
+
+}  // namespace
+
+// What a compressor does above its threshold an expander does below: its attack is the pole while the gain rises.
+DASP_API int dasp_gain_computer_f64(const GainComputerArgs* args, int) {
+  const double per_ms = args->limits[0], neper = args->limits[1], loudest = args->limits[2];
+  const double steepest = args->limits[3], shortest = args->limits[4];
+  const int64_t attack = args->direction == 1 ? 0 : 1;
+  for (int64_t row = 0; row < args->rows; ++row) {
+    const double* in = args->controls + row * 7;
+    double *curve = args->curve + row * 4, *poles = args->poles + row * 2, d[7];
+    curve[0] = neper * clamped(in[0], -loudest, loudest, d);
+    if (args->direction == 1) {
+      const double ratio = clamped(in[1], 1.0, HUGE_VAL, d + 1);
+      curve[1] = 1.0 / ratio - 1.0;
+      d[1] /= -ratio * ratio;
+    } else {
+      curve[1] = 1.0 - clamped(in[1], 1.0, steepest, d + 1);
+      d[1] = -d[1];
+    }
+    curve[2] = neper * clamped(in[2], 0.0, HUGE_VAL, d + 2);
+    curve[3] = neper * clamped(in[3], 0.0, HUGE_VAL, d + 3);
+    poles[attack] = pole(per_ms * in[4], shortest, d + 4);
+    poles[1 - attack] = pole(per_ms * in[5], shortest, d + 5);
+    args->makeup[row] = neper * in[6];
+    d[6] = 1.0;
+    static const int unit[7] = {1, 0, 1, 1, 2, 2, 1};
+    for (int i = 0; args->slopes && i < 7; ++i) {
+      args->slopes[row * 7 + i] = d[i] * (unit[i] == 1 ? neper : unit[i] == 2 ? per_ms : 1.0);
+    }
+  }
+  return 0;
+}
+
+DASP_API int dasp_gain_computer_backward_f64(const GainComputerGradientArgs* args, int) {
+  const int64_t attack = args->direction == 1 ? 0 : 1;
+  for (int64_t row = 0; row < args->rows; ++row) {
+    const double* slopes = args->slopes + row * 7;
+    double* out = args->gcontrols + row * 7;
+    for (int i = 0; i < 4; ++i) out[i] = slopes[i] * args->gcurve[row * 4 + i];
+    out[4] = slopes[4] * args->gpoles[row * 2 + attack];
+    out[5] = slopes[5] * args->gpoles[row * 2 + 1 - attack];
+    out[6] = slopes[6] * args->gmakeup[row];
+  }
+  return 0;
+}
+
 DASP_EXPORT(ballistics, BallisticsArgs)
 DASP_EXPORT(ballistics_backward, BallisticsArgs)
 DASP_EXPORT(dynamics, DynamicsArgs)
