@@ -21,7 +21,7 @@ from dasp._checks import (
     working,
 )
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import KINDS, biquads
+from dasp.kernels import KINDS, biquads, numbers
 from dasp.kernels import sosfilt as sosfilt_rows
 
 Frequency = Annotated[Control, Param("Hz", 20, 20000, "log", "Cutoff or centre frequency.", domain=(0, math.inf))]
@@ -62,10 +62,8 @@ def biquad(
     check_choice("biquad", "kind", kind, KINDS)
     check_sample_rate("biquad", sample_rate)
     given = next((v for v in (frequency_hz, gain_db, q) if isinstance(v, Tensor)), None)
-    device = None if given is None else given.device
     f, g, quality = (
-        v.to(torch.float64) if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64, device=device)
-        for v in (frequency_hz, gain_db, q)
+        v.to(torch.float64) if isinstance(v, Tensor) else numbers(v, given) for v in (frequency_hz, gain_db, q)
     )
     f, g, quality = torch.broadcast_tensors(f, g, quality)
     five = design((kind,), sample_rate, f.unsqueeze(-1), g.unsqueeze(-1), quality.unsqueeze(-1)).squeeze(-2)
@@ -166,7 +164,8 @@ def filter_cascade(x: Tensor, five: Tensor, zi: Tensor | None = None) -> tuple[T
     """Runs the kernel: `five` is `(*batch, channels, sections, 5)` in float64, with 1 where it does not vary."""
     *batch, channels, samples = x.shape
     sections = five.shape[-2]
-    if five.shape[:-2].numel() == 1:
+    # Not numel(), which torch 2.13 makes a constant of where a shape is traced.
+    if math.prod(five.shape[:-2]) == 1:
         coefficients = five.reshape(1, sections, 5)
     else:
         coefficients = five.expand(*batch, five.shape[-3], sections, 5).reshape(-1, sections, 5)

@@ -19,6 +19,7 @@ from dasp.kernels._dynamics import dynamics
 from dasp.kernels._library import library
 from dasp.kernels._noise import band_noise, decaying_noise
 from dasp.kernels._recurrence import recurrence
+from dasp.kernels._registration import numbers, readable
 from dasp.kernels._sosfilt import sosfilt
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "delay",
     "describe",
     "dynamics",
+    "numbers",
+    "readable",
     "recurrence",
     "sosfilt",
 ]

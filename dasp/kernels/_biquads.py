@@ -83,7 +83,8 @@ def _forward(
     q: Tensor,
     differentiable: bool = True,
 ) -> Tensors:
-    if not library.available() or not frequency_hz.numel():
+    # A few operators of torch on another device, for a copy to the CPU and back would wait for it.
+    if frequency_hz.device.type != "cpu" or not library.available() or not frequency_hz.numel():
         return reference(kinds, sample_rate, frequency_hz, gain_db, q), nothing(frequency_hz)
     controls = [value.contiguous() for value in (frequency_hz, gain_db, q)]
     sos = frequency_hz.new_empty(*frequency_hz.shape, 5)
@@ -144,6 +145,7 @@ _call = register(
         _jvp,
         saved=(CHECKPOINTS,),
         settings="int[] kinds, float sample_rate",
+        any_device=True,
     )
 )
 
