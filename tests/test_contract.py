@@ -720,6 +720,19 @@ def test_compiled_by_inductor(case: Case) -> None:
     compile_and_compare(case, "inductor")
 
 
+def _one_of_each_kind_of_state() -> list[Case]:
+    kinds: dict[str, Case] = {}
+    for case in map(Case, dasp.PROCESSORS.values()):
+        if case.spec.stateful:
+            x = case.audio((1,))
+            kinds.setdefault(",".join(case(x, {}, state={})[1]), case)
+    return list(kinds.values())
+
+
+# One stands for all that share its kernel, of which the others are among the slow tests.
+each_kind_of_state = pytest.mark.parametrize("case", _one_of_each_kind_of_state(), ids=repr)
+
+
 def compile_and_compare_with_a_state(case: Case, backend: str) -> None:
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
@@ -739,9 +752,10 @@ def compile_and_compare_with_a_state(case: Case, backend: str) -> None:
             y, after = run(*inputs[:2], before, *inputs[2:])
             names.append(set(after))
             # As many as both have: eager code keeps no more than the settings of the moment ask for.
-            count = min(value.shape[-1] for value in after.values()) if case.spec.fft and results else 0
+            count = min(value.shape[-1] for value in after.values()) if case.spec.fft else 0
             results.append([y, *gradients(y, [*inputs, *before.values()]), *after.values()])
-        results[0][-1] = results[0][-1][..., -count:] if count else results[0][-1]
+        if count:
+            results[0][-1] = results[0][-1][..., -count:]
         assert names[0] == names[1]
         for got, want in zip(*results, strict=True):
             assert_close(got, want, 1e-12, case.rounding(want))
@@ -749,17 +763,10 @@ def compile_and_compare_with_a_state(case: Case, backend: str) -> None:
     assert compilations[-1] <= compilations[0] + 1, "once for the first length, and once for all others"
 
 
-def _one_of_each_kind_of_state() -> list[Case]:
-    kinds: dict[str, Case] = {}
-    for case in map(Case, dasp.PROCESSORS.values()):
-        if case.spec.stateful:
-            x = case.audio((1,))
-            kinds.setdefault(",".join(case(x, {}, state={})[1]), case)
-    return list(kinds.values())
-
-
-@pytest.mark.parametrize("case", _one_of_each_kind_of_state(), ids=repr)
+@each_kind_of_state
 def test_compiled_whole_with_a_state(case: Case) -> None:
+    if case.spec.fft:
+        pytest.skip("takes six seconds, and is among the slow ones")
     compile_and_compare_with_a_state(case, "aot_eager")
 
 
@@ -820,10 +827,20 @@ def test_exported_for_any_batch_and_length(case: Case) -> None:
         assert_close(program(x, u, signals), case.flat(x, u, *signals), 1e-6)
 
 
-@each_processor
+@each_kind_of_state
 def test_exported_with_a_state(case: Case) -> None:
+    export_and_compare_with_a_state(case)
+
+
+@pytest.mark.slow
+@each_variant
+def test_every_processor_exported_with_a_state(case: Case) -> None:
     if not case.spec.stateful:
         pytest.skip("has no memory")
+    export_and_compare_with_a_state(case)
+
+
+def export_and_compare_with_a_state(case: Case) -> None:
     x = case.audio((2,), 100, torch.float32)
     u, signals = case.normalized(x), case.signals(x)
     state = state_after(case, x, u, signals)

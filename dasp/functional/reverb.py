@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -29,10 +30,9 @@ def _longest(argument: str, given: Control, value: Tensor) -> float:
     if torch.compiler.is_compiling() or value.numel() == 0:
         return top
     if not readable(value):
-        known = given if isinstance(given, (list, tuple)) else [given]
-        if any(not isinstance(v, (int, float)) for v in known):
-            return top
-        return max(float(v) if math.isfinite(v) else top for v in known)
+        values: Sequence[object] = given if isinstance(given, (list, tuple)) else (given,)
+        known = [float(v) if math.isfinite(v) else top for v in values if isinstance(v, (int, float))]
+        return max(known) if len(known) == len(values) else top
     try:
         largest = float(value.detach().amax())
     except RuntimeError:  # Under vmap a value has no number.
