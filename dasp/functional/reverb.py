@@ -67,8 +67,8 @@ def _impulse_response(
 
 
 def _at_most(taps: int, limit: int | None) -> int:
-    """A length of at least 1 and no more than a limit, without a branch where that is the traced length of audio."""
-    return taps if limit is None else torch.sym_max(1, torch.sym_min(taps, limit))
+    """A length of at least 1 and no more than a limit, which `min` and `max` of a traced one do not branch on."""
+    return taps if limit is None else max(1, min(taps, limit))
 
 
 def _delayed(response: Tensor, samples: Tensor, length: int) -> Tensor:
