@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dasp._spec import PROCESSORS, Control, State
+from dasp.kernels import numbers
 
 _debugging = False
 
@@ -172,7 +173,7 @@ def _checked(name: str, argument: str, value: Control, x: Tensor, size: int | No
     """A control as a tensor, with bands last if it has them, and its dimensions before these up to that of time."""
     spec = PROCESSORS[name]
     try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device=x.device)
+        tensor = value if isinstance(value, Tensor) else numbers(value, x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: {argument} is {value!r}, expected a number or a tensor") from error
     if not tensor.is_floating_point():

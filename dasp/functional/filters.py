@@ -25,7 +25,7 @@ from dasp._checks import (
     working,
 )
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import KINDS, biquads, prototypes, svf
+from dasp.kernels import KINDS, biquads, numbers, prototypes, svf
 from dasp.kernels import sosfilt as sosfilt_rows
 
 Frequency = Annotated[Control, Param("Hz", 20, 20000, "log", "Cutoff or centre frequency.", domain=(0, math.inf))]
@@ -69,10 +69,8 @@ def biquad(
     check_choice("biquad", "kind", kind, KINDS)
     check_sample_rate("biquad", sample_rate)
     given = next((v for v in (frequency_hz, gain_db, q) if isinstance(v, Tensor)), None)
-    device = None if given is None else given.device
     f, g, quality = (
-        v.to(torch.float64) if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64, device=device)
-        for v in (frequency_hz, gain_db, q)
+        v.to(torch.float64) if isinstance(v, Tensor) else numbers(v, given) for v in (frequency_hz, gain_db, q)
     )
     f, g, quality = torch.broadcast_tensors(f, g, quality)
     shape = f.shape
@@ -217,7 +215,8 @@ def as_filters(coefficients: Tensor, x: Tensor, dims: int) -> Tensor:
     """
     filter_shape = coefficients.shape[coefficients.ndim - dims :]
     lead = coefficients.shape[: coefficients.ndim - dims]
-    if lead.numel() == 1:
+    # Not numel(), which torch 2.13 makes a constant of where a shape is traced.
+    if math.prod(lead) == 1:
         return coefficients.reshape(1, *filter_shape)
     target = (*x.shape[:-2], lead[-1])
     return coefficients.expand(*target, *filter_shape).reshape(math.prod(target), *filter_shape)

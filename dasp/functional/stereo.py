@@ -28,7 +28,7 @@ def _side_gain(toward: Tensor, law: str) -> Tensor:
 
 def centre_gain(law: str) -> float:
     """The gain that a pan law gives either channel at the centre."""
-    return float(_side_gain(torch.tensor(0.5, dtype=torch.float64), law))
+    return math.pow(2.0, {"linear": -1.0, "constant_power": -0.5, "-4.5dB": -0.75}[law])
 
 
 @processor(channels=(1, 2), channels_out=2, automation=True, linear=True)

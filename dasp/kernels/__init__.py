@@ -22,6 +22,7 @@ from dasp.kernels._mix import mix
 from dasp.kernels._noise import band_noise, decaying_noise
 from dasp.kernels._prototypes import prototypes
 from dasp.kernels._recurrence import recurrence
+from dasp.kernels._registration import numbers, readable
 from dasp.kernels._sosfilt import sosfilt
 from dasp.kernels._svf import svf
 
@@ -38,7 +39,9 @@ __all__ = [
     "dynamics",
     "gain_computer",
     "mix",
+    "numbers",
     "prototypes",
+    "readable",
     "recurrence",
     "sosfilt",
     "svf",

@@ -97,7 +97,8 @@ def _forward(
     differentiable: bool = True,
 ) -> Tensors:
     controls = [value.double().contiguous() for value in (frequency_hz, gain_db, q)]
-    if not library.available() or not frequency_hz.numel():
+    # A few operators of torch on another device, for a copy to the CPU and back would wait for it.
+    if frequency_hz.device.type != "cpu" or not library.available() or not frequency_hz.numel():
         return reference(kinds, sample_rate, *controls), nothing(controls[0])
     sos = controls[0].new_empty(*frequency_hz.shape, 5)
     slopes = _slopes(frequency_hz) if differentiable else None
@@ -158,6 +159,7 @@ _call = register(
         _jvp,
         saved=(CHECKPOINTS,),
         settings="int[] kinds, float sample_rate",
+        any_device=True,
     )
 )
 

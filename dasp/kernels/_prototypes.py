@@ -43,9 +43,13 @@ def _prototype(kind: str, g: Tensor, k: Tensor, a: Tensor) -> tuple[Tensor, ...]
     return g, k, one, -k if kind == "notch" else -2 * k, zero
 
 
+def _compiled(controls: Sequence[Tensor]) -> bool:
+    return controls[0].device.type == "cpu" and controls[0].numel() > 0 and library.available()
+
+
 def _forward(kinds: Sequence[int], sample_rate: float, *inputs: Tensor) -> Tensors:
     controls = [value.double().contiguous() for value in inputs]
-    if not library.available() or not controls[0].numel():
+    if not _compiled(controls):
         return (reference(kinds, sample_rate, *controls),)
     coefficients = advised(controls[0].new_empty(*controls[0].shape, 5))
     given = limits(1 / sample_rate, sample_rate)
@@ -60,7 +64,7 @@ def _fake(kinds: Sequence[int], sample_rate: float, frequency_hz: Tensor, gain_d
 def _backward(
     kinds: Sequence[int], sample_rate: float, inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[bool]
 ) -> Tensors:
-    if not library.available() or not inputs[0].numel():
+    if not _compiled(inputs):
         return in_double(partial(_vjp, kinds, sample_rate), like=0)(inputs, saved, grads)
     controls = [value.double().contiguous() for value in inputs]
     gradients = [advised(torch.empty_like(value)) for value in controls]
@@ -93,6 +97,7 @@ _call = register(
         _vjp,
         _jvp,
         settings="int[] kinds, float sample_rate",
+        any_device=True,
     )
 )
 

@@ -133,8 +133,8 @@ def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
 
 def _all_pole(section: Tensor) -> Tensor:
     """1 / A of each section."""
-    numerator = torch.tensor([1.0, 0.0, 0.0], dtype=section.dtype, device=section.device)
-    return torch.cat([numerator.expand(*section.shape[:-1], 3), section[..., 3:]], -1)
+    zeros = torch.zeros_like(section[..., 1:3])
+    return torch.cat([torch.ones_like(section[..., :1]), zeros, section[..., 3:]], -1)
 
 
 def _signals(x: Tensor, sos: Tensor, zi: Tensor) -> list[Tensor]:

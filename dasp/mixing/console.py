@@ -323,12 +323,15 @@ class DifferentiableMixingConsole(nn.Module):
     ) -> Tensor:
         """Strips whose panners are as loud as their law has it at the centre."""
         groups = _by_channels(tracks)
-        outputs: dict[int, Tensor] = {}
-        for index, audio in groups:
-            part = values if len(groups) == 1 else self._of_tracks(values, index)
-            out = process(f"track.{_WIDTHS[audio.shape[-2]]}", self.strip, audio, part)
-            outputs.update(zip(index, out.unbind(-3), strict=True))
-        strips = out if len(groups) == 1 else torch.stack([outputs[track] for track in sorted(outputs)], -3)
+        if len(groups) == 1:
+            strips = process(f"track.{_WIDTHS[groups[0][1].shape[-2]]}", self.strip, groups[0][1], values)
+        else:
+            outputs: dict[int, Tensor] = {}
+            for index, audio in groups:
+                part = self._of_tracks(values, index)
+                out = process(f"track.{_WIDTHS[audio.shape[-2]]}", self.strip, audio, part)
+                outputs.update(zip(index, out.unbind(-3), strict=True))
+            strips = torch.stack([outputs[track] for track in sorted(outputs)], -3)
         if mask is None:
             return strips
         if mask.shape != strips.shape[:-2]:
@@ -353,7 +356,7 @@ class DifferentiableMixingConsole(nn.Module):
     def _pan_level(self) -> float:
         """What brings the centre of the strip's panners to 0 dB."""
         laws = [stage.options["law"] for stage in self.strip.stages().values() if stage.spec.name == "stereo_panner"]
-        return 1 / math.prod(centre_gain(law) for law in laws)
+        return 1 / math.prod([centre_gain(law) for law in laws])
 
 
 def _whole(section: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
@@ -361,14 +364,15 @@ def _whole(section: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mappi
 
 
 def _by_channels(tracks: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
-    """Tracks of one number of channels together: their positions and `(*batch, tracks, channels, samples)`."""
+    """Tracks of one number of channels together, `(*batch, tracks, channels, samples)`, after their positions."""
     name = "DifferentiableMixingConsole"
     if isinstance(tracks, Tensor):
         check_audio(name, tracks, (1, 2), "tracks")
         if tracks.ndim < 3:
             shape = shape_text(tracks.shape)
             raise ValueError(f"{name}: tracks has shape {shape}, expected (*batch, tracks, channels, samples)")
-        return [(list(range(tracks.shape[-3])), tracks)]
+        # All of them, however many: a list of their positions would fix their number in an exported program.
+        return [([], tracks)]
     if not tracks:
         raise ValueError(f"{name}: tracks is empty, expected at least one track")
     groups: dict[int, list[int]] = {}

@@ -78,6 +78,52 @@ def test_a_batch_is_as_its_items(console, tracks, generator):
         torch.testing.assert_close(mix[item], alone, atol=2e-6, rtol=0)
 
 
+def drawn(console, generator, batch, tracks, samples):
+    return torch.randn(batch, tracks, 1, samples, generator=generator), console.random_controls(
+        tracks, generator, (batch,)
+    )
+
+
+def export_and_compare(console, generator):
+    batch, count, samples = (torch.export.Dim(name, min=1) for name in ("batch", "tracks", "samples"))
+    tracks, controls = drawn(console, generator, 2, 3, 300)
+    sections = {section: {0: batch, 1: count} if section == "track" else {0: batch} for section in controls}
+    shapes = {0: batch, 1: count, 3: samples}, sections
+    program = torch.export.export(console, (tracks, controls), dynamic_shapes=shapes).module()
+    for size in ((2, 3, 300), (4, 5, 700), (1, 1, 50)):
+        tracks, controls = drawn(console, generator, *size)
+        # Sums of rounding in float32.
+        torch.testing.assert_close(program(tracks, controls), console(tracks, controls), atol=1e-5, rtol=1e-5)
+
+
+def test_a_console_is_exported_for_any_batch_tracks_and_length(generator):
+    strip, bus = M.Chain(M.Gain(RATE), M.StereoPanner(RATE)), M.Chain(M.StereoWidener(RATE))
+    export_and_compare(DifferentiableMixingConsole(RATE, strip, {"wide": bus}, M.Chain(M.Gain(RATE))), generator)
+
+
+@pytest.mark.slow
+def test_the_default_console_is_exported_for_any_batch_tracks_and_length(console, generator):
+    export_and_compare(console, generator)
+
+
+@pytest.mark.slow
+def test_the_default_console_compiles_whole(console, generator):
+    torch._dynamo.reset()
+    compiled = torch.compile(console, backend="aot_eager", fullgraph=True, dynamic=True)
+    for size in ((2, 3, 300), (4, 5, 700)):
+        tracks, controls = drawn(console, generator, *size)
+        for u in controls.values():
+            u.requires_grad_()
+        results = []
+        for run in (compiled, console):
+            mix = run(tracks, controls)
+            results.append([mix, *torch.autograd.grad(mix.square().sum(), list(controls.values()))])
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-4 * float(expected.detach().abs().max()), rtol=1e-4)
+    mask = torch.tensor([True, False, True, True, True]).expand(4, -1)
+    torch.testing.assert_close(compiled(tracks, controls, mask), console(tracks, controls, mask), atol=1e-5, rtol=1e-5)
+
+
 def test_every_free_control_gets_a_gradient(console, tracks, generator):
     controls = {name: u.requires_grad_() for name, u in console.random_controls(3, generator).items()}
     # Loud enough that every compressor works, also the master's.
