@@ -9,12 +9,15 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dasp._checks import check_call, check_choice, control, plain_control, recalled
+from dasp._checks import check_call, check_choice, control, is_automation, plain_control, recalled
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import DYNAMICS_CONTROLS, dynamics, gain_computer
+from dasp.kernels import DYNAMICS_CONTROLS, automated_dynamics, dynamics, gain_computer
 
 LINKS = ("max", "mean", "none")
 """How channels share a detector."""
+
+# What stands in the place of a control that a processor does not have.
+_ABSENT = {"range_db": math.inf, "makeup_gain_db": 0.0}
 
 Threshold = Annotated[Control, Param("dB", -60, 0, meaning="Level at which the processor sets in.")]
 Ratio = Annotated[Control, Param("", 1, 20, "log", "Change of level in dB beyond the threshold.", domain=(1, math.inf))]
@@ -34,10 +37,12 @@ def _run(
     state: State | None,
 ) -> Tensor | tuple[Tensor, State]:
     """Runs the kernel on groups of channels that share a detector; `audio` is x in its working type."""
+    if any(is_automation(value, audio) for value in values.values()):
+        return _run_automated(name, x, audio, sample_rate, link, direction, values, state)
     *batch, channels, samples = audio.shape
     groups = tuple(batch) if link != "none" else (*batch, channels)
     rows, wide = math.prod(groups), 1 if link == "none" else channels
-    settings: dict[str, float | Tensor] = {"range_db": math.inf, "makeup_gain_db": 0.0}
+    settings: dict[str, float | Tensor] = {**_ABSENT}
     for argument, value in values.items():
         settings[argument] = _setting(name, argument, value, audio, link, groups)
     own_gains = settings["makeup_gain_db"]
@@ -68,15 +73,52 @@ def _setting(name: str, argument: str, value: Control, x: Tensor, link: str, gro
     if setting is not None:
         return setting
     *batch, channels, _ = x.shape
-    tensor = control(name, argument, value, x, dtype=torch.float64).squeeze(-1)
+    tensor = _linked_control(name, argument, value, x, link).squeeze(-1)
     if link == "none":
         return tensor.expand(*batch, channels).reshape(math.prod(groups))
     if tensor.shape[-1] == 1:
         return tensor.expand(*batch, 1).reshape(math.prod(groups))
-    if argument != "makeup_gain_db":
-        shape = (*tensor.shape, 1)
-        raise ValueError(f"{name}: {argument} has shape {shape}: one value per channel needs link='none'")
     return tensor.expand(*batch, channels).reshape(math.prod(groups), channels)
+
+
+def _linked_control(name: str, argument: str, value: Control, x: Tensor, link: str) -> Tensor:
+    """A control in float64, of which linked channels have one setting, but that makeup gains may differ."""
+    tensor = control(name, argument, value, x, dtype=torch.float64)
+    if link != "none" and tensor.shape[-2] > 1 and argument != "makeup_gain_db":
+        raise ValueError(f"{name}: {argument} has shape {tuple(tensor.shape)}: one value per channel needs link='none'")
+    return tensor
+
+
+def _run_automated(
+    name: str,
+    x: Tensor,
+    audio: Tensor,
+    sample_rate: float,
+    link: str,
+    direction: int,
+    values: dict[str, Control],
+    state: State | None,
+) -> Tensor | tuple[Tensor, State]:
+    """The same where controls change with time."""
+    *batch, channels, samples = audio.shape
+    groups = tuple(batch) if link != "none" else (*batch, channels)
+    rows, wide = math.prod(groups), 1 if link == "none" else channels
+    settings = []
+    for argument in DYNAMICS_CONTROLS:
+        if argument in values:
+            tensor = _linked_control(name, argument, values[argument], audio, link)
+        else:
+            tensor = torch.full((1, 1), _ABSENT[argument], dtype=torch.float64, device=x.device)
+        own = channels if link == "none" else tensor.shape[-2]
+        tensor = tensor.expand(*batch, own, tensor.shape[-1])
+        tensor = tensor.reshape(rows, 1 if link == "none" else own, tensor.shape[-1])
+        settings.append(tensor if argument == "makeup_gain_db" else tensor.squeeze(-2))
+    start = recalled(name, {} if state is None else state, "smoothed_gain", groups, audio).reshape(rows)
+    y, end = automated_dynamics(
+        audio.reshape(rows, wide, samples), settings, start, direction, sample_rate, link == "mean"
+    )
+    y = y.reshape(audio.shape).to(x.dtype)
+    return y if state is None else (y, {"smoothed_gain": end.reshape(groups)})
 
 
 def _columns(settings: dict[str, float | Tensor], rows: int, x: Tensor) -> Tensor:
@@ -97,7 +139,7 @@ def _columns(settings: dict[str, float | Tensor], rows: int, x: Tensor) -> Tenso
     return torch.stack(columns, -1).to(torch.float64)
 
 
-@processor
+@processor(automation=True)
 def compressor(
     x: Tensor,
     sample_rate: float,
@@ -131,8 +173,8 @@ def compressor(
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If link is unknown, a control does not match x or changes with time, a control of the detector has
-            one value per channel while channels are linked, or a state does not match x.
+        ValueError: If link is unknown, a control does not match x, a control of the detector has one value per channel
+            while channels are linked, or a state does not match x.
 
     Domain:
         threshold_db acts as clamped to [-200, 200], ratio to [1, inf] (inf limits), knee_db to [0, inf], each with
@@ -156,7 +198,7 @@ def compressor(
     return _run("compressor", x, audio, sample_rate, link, 1, values, state)
 
 
-@processor
+@processor(automation=True)
 def expander(
     x: Tensor,
     sample_rate: float,
@@ -187,8 +229,8 @@ def expander(
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If link is unknown, a control does not match x or changes with time, a control of the detector has
-            one value per channel while channels are linked, or a state does not match x.
+        ValueError: If link is unknown, a control does not match x, a control of the detector has one value per channel
+            while channels are linked, or a state does not match x.
 
     Domain:
         threshold_db acts as clamped to [-200, 200], ratio to [1, 10000] (a gate), knee_db and range_db to [0, inf],

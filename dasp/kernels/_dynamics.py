@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels._ballistics import ballistics
+from dasp.kernels._gain_computer import in_units_of_dynamics
 from dasp.kernels._library import library
 from dasp.kernels._recurrence import delayed, recurrence
 from dasp.kernels._registration import BLOCK, CHECKPOINTS, Operator, Tensors, in_double, nothing, register
@@ -41,12 +42,12 @@ def _columns(values: Tensor, like: Tensor) -> tuple[Tensor, ...]:
     return values.to(like.dtype).unsqueeze(-2).unbind(-1)
 
 
-def _gain_computer(x: Tensor, curve: Tensor, shape: _Shape) -> _Steps:
-    """From audio to the gain before smoothing.
+def _gain_computer(x: Tensor, curve: Sequence[Tensor], shape: _Shape) -> _Steps:
+    """From audio to the gain before smoothing, by threshold, slope, knee and range, `(groups, samples or 1)` each.
 
     With the position p within the knee from 0 to 1, the knee is p^2 knee / 2 + max(over - knee / 2, 0).
     """
-    threshold, slope, knee, limit = _columns(curve, x)
+    threshold, slope, knee, limit = curve
     magnitude = x.abs()
     linked = magnitude.mean(-2) if shape.mean else magnitude.amax(-2)
     amplitude = linked.clamp_min(_FLOOR)
@@ -72,7 +73,7 @@ def unfused(
     x: Tensor, curve: Tensor, poles: Tensor, makeup: Tensor, zi: Tensor, direction: int, mean: bool
 ) -> tuple[Tensor, Tensor]:
     """The same in elementary steps around `ballistics`: the reference, and the fallback without a compiled library."""
-    steps = _gain_computer(x, curve, _Shape(direction, mean))
+    steps = _gain_computer(x, _columns(curve, x), _Shape(direction, mean))
     smoothed, zf = ballistics(steps.g, poles[:, 0], poles[:, 1], zi)
     return x * torch.exp(smoothed.unsqueeze(-2) + makeup.to(x.dtype).unsqueeze(-1)), zf
 
@@ -132,8 +133,9 @@ def _vjp(shape: _Shape, inputs: Tensors, saved: Tensors, grads: Tensors) -> Tens
     gy, gzf = grads
     if x.numel() == 0:
         return (*(torch.zeros_like(tensor) for tensor in (x, curve, poles, makeup)), gzf.clone())
-    _, slope, _, limit = _columns(curve, x)
-    steps = _gain_computer(x, curve, shape)
+    columns = _columns(curve, x)
+    _, slope, _, limit = columns
+    steps = _gain_computer(x, columns, shape)
     smoothed, _ = ballistics(steps.g, poles[:, 0], poles[:, 1], zi)
     direct = gy * torch.exp(smoothed.unsqueeze(-2) + makeup.to(x.dtype).unsqueeze(-1))
     product = direct * x
@@ -170,9 +172,10 @@ def _jvp(shape: _Shape, inputs: Tensors, outputs: Tensors, tangents: Tensors) ->
     """The same forwards; the tangent of the smoother is a recurrence."""
     x, curve, poles, makeup, zi = inputs
     dx, dcurve, dpoles, dmakeup, dzi = tangents
-    _, slope, _, limit = _columns(curve, x)
+    columns = _columns(curve, x)
+    _, slope, _, limit = columns
     dthreshold, dslope, dknee, dlimit = _columns(dcurve, x)
-    steps = _gain_computer(x, curve, shape)
+    steps = _gain_computer(x, columns, shape)
     audible = steps.amplitude > _FLOOR
     damplitude = torch.where(audible, (dx * _share(x, shape)).sum(-2), 0.0)
     dover = shape.direction * (damplitude / steps.amplitude - dthreshold)
@@ -243,3 +246,27 @@ def dynamics(
     """
     y, zf = _CALLS[_Shape(direction, mean)](x, curve, poles, makeup, zi)
     return y, zf
+
+
+def automated_dynamics(
+    x: Tensor, settings: Sequence[Tensor], zi: Tensor, direction: int, sample_rate: float, mean: bool
+) -> tuple[Tensor, Tensor]:
+    """The same with controls that change with time, in elementary steps of float64 around `ballistics`.
+
+    Args:
+        x: `(groups, channels, samples)`.
+        settings: In float64 and in the order of `DYNAMICS_CONTROLS`, `(groups, samples or 1)` each, and the makeup gain
+            `(groups, channels or 1, samples or 1)`.
+        zi: As in `dynamics`.
+        direction: As in `dynamics`.
+        sample_rate: Sample rate in Hz.
+        mean: As in `dynamics`.
+
+    Returns:
+        As `dynamics`.
+    """
+    *curve, falling, rising, makeup = in_units_of_dynamics(direction, sample_rate, *settings)
+    exact = x.double()
+    g = _gain_computer(exact, curve, _Shape(direction, mean)).g
+    smoothed, zf = ballistics(g, falling.expand(g.shape), rising.expand(g.shape), zi)
+    return (exact * torch.exp(smoothed.unsqueeze(-2) + makeup)).to(x.dtype), zf

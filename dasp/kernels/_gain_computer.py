@@ -29,18 +29,32 @@ _SHORTEST = 0.01
 
 def reference(direction: int, sample_rate: float, controls: Tensor) -> Tensors:
     """The same in torch: `(rows, 7)` to curve `(rows, 4)`, poles `(rows, 2)` and makeup `(rows, 1)`."""
-    threshold, ratio, knee, limit, attack, release, makeup = controls.unbind(-1)
-    slope = 1 / ratio.clamp_min(1) - 1 if direction == 1 else 1 - ratio.clamp(1, _EXPANDER_RATIO)
-    curve = (
-        threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER,
-        slope,
-        knee.clamp_min(0) * _NEPER,
-        limit.clamp_min(0) * _NEPER,
-    )
+    columns = in_units_of_dynamics(direction, sample_rate, *controls.unbind(-1))
+    return torch.stack(columns[:4], -1), torch.stack(columns[4:6], -1), columns[6].unsqueeze(-1)
+
+
+def in_units_of_dynamics(
+    direction: int,
+    sample_rate: float,
+    threshold: Tensor,
+    ratio: Tensor,
+    knee: Tensor,
+    limit: Tensor,
+    attack: Tensor,
+    release: Tensor,
+    makeup: Tensor,
+) -> Tensors:
+    """Controls of any shapes in the order of `DYNAMICS_CONTROLS` to four of the curve, two poles and makeup."""
     # A compressor attacks while its gain falls, an expander while it rises.
     times = (attack, release) if direction == 1 else (release, attack)
-    poles = [_pole(time, sample_rate) for time in times]
-    return torch.stack(curve, -1), torch.stack(poles, -1), makeup.unsqueeze(-1) * _NEPER
+    return (
+        threshold.clamp(-_THRESHOLD_DB, _THRESHOLD_DB) * _NEPER,
+        1 / ratio.clamp_min(1) - 1 if direction == 1 else 1 - ratio.clamp(1, _EXPANDER_RATIO),
+        knee.clamp_min(0) * _NEPER,
+        limit.clamp_min(0) * _NEPER,
+        *(_pole(time, sample_rate) for time in times),
+        makeup * _NEPER,
+    )
 
 
 def _pole(time_ms: Tensor, sample_rate: float) -> Tensor:

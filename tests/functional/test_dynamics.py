@@ -108,6 +108,46 @@ def test_compressor_is_the_loop(channels, link):
         assert relative_error(y, compressor_loop(x, SAMPLE_RATE, **setting)) <= 1e-12
 
 
+def settings_of_every_sample(samples: int, seed: int, ratios: tuple[float, float] = (1, 30)) -> dict[str, np.ndarray]:
+    """Of which each has nothing to do with that of the sample before."""
+    drawn = [controls(1000 * seed + n, ratios) for n in range(samples)]
+    return {name: np.array([setting[name] for setting in drawn]) for name in drawn[0]}
+
+
+def automated_loop(x, static, curves, attack_ms, release_ms, link):
+    """The gain reduction in dB, with another setting for every sample."""
+    reduction = np.empty_like(x)
+    for row, levels in enumerate(linked(x, link)):
+        last = 0.0
+        for n, level in enumerate(levels):
+            value = static(level, *(curve[n] for curve in curves))
+            t = attack_ms[n] if value > last else release_ms[n]
+            last = smoothed(np.array([value - last]), t, t, SAMPLE_RATE)[0] + last
+            reduction[row, n] = last
+    return reduction
+
+
+@pytest.mark.parametrize("link", ["max", "mean", "none"])
+def test_automation_is_the_loop(link):
+    x, makeup = programme(2, 600), np.linspace(0, 20, 600)
+    for seed in range(2):
+        c = settings_of_every_sample(600, seed)
+        curves = c["threshold_db"], c["ratio"], c["knee_db"]
+        tensors = {name: torch.from_numpy(value)[None] for name, value in c.items()}
+        y = F.compressor(
+            torch.from_numpy(x), SAMPLE_RATE, **tensors, makeup_gain_db=torch.from_numpy(makeup)[None], link=link
+        )
+        reduction = automated_loop(x, static_reduction, curves, c["attack_ms"], c["release_ms"], link)
+        assert relative_error(y, x * 10 ** ((makeup - reduction) / 20)) <= 1e-12
+        range_db = np.linspace(0, 60, 600)
+        y = F.expander(
+            torch.from_numpy(x), SAMPLE_RATE, **tensors, range_db=torch.from_numpy(range_db)[None], link=link
+        )
+        # An expander attacks when its reduction falls.
+        reduction = automated_loop(x, static_expansion, (*curves, range_db), c["release_ms"], c["attack_ms"], link)
+        assert relative_error(y, x * 10 ** (-reduction / 20)) <= 1e-12
+
+
 @pytest.mark.parametrize("link", ["max", "mean", "none"])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_expander_is_the_loop(channels, link):
