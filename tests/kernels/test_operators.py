@@ -247,8 +247,8 @@ def test_blocks_with_handed_over_state_equal_the_whole(kernel: KernelCase) -> No
 # ---- threads and memory
 
 
-def work_for_threads(kernel: KernelCase) -> tuple[Tensors, Tensors]:
-    return all_gradients(kernel.run, kernel.inputs(12, 6000, torch.float32, 17))
+def work_for_threads(kernel: KernelCase, seed: int = 17) -> tuple[Tensors, Tensors]:
+    return all_gradients(kernel.run, kernel.inputs(12, 6000, torch.float32, seed))
 
 
 @pytest.mark.usefixtures("threads")
@@ -268,9 +268,10 @@ def test_results_do_not_depend_on_threads(kernel: KernelCase, compiled_library: 
 @each_kernel
 def test_calls_from_many_threads_at_once_agree(kernel: KernelCase, compiled_library: None) -> None:
     torch.set_num_threads(2)
-    outputs, grads = work_for_threads(kernel)
+    want = [work_for_threads(kernel, seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        for other_outputs, other_grads in pool.map(lambda _: work_for_threads(kernel), range(16)):
+        results = pool.map(lambda seed: work_for_threads(kernel, seed), [*range(8)] * 2)
+        for (outputs, grads), (other_outputs, other_grads) in zip(want * 2, results, strict=True):
             assert all(
                 torch.equal(*pair) for pair in zip((*outputs, *grads), (*other_outputs, *other_grads), strict=True)
             )
