@@ -904,13 +904,14 @@ class Waits(TorchDispatchMode):
         if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeExplicitAutograd"):
             if name.removeprefix("dasp::").removesuffix("_backward") not in cuda._MODULES:
                 self.found.append(f"{name} has no CUDA kernel")
-        # Transforms of torch.func, by which its gradient is computed, do not run inside a mode.
-        elif name != "dasp::biquads_backward":
+        elif name not in BY_TRANSFORMS:
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
         return func(*args, **kwargs)
 
 
+# Transforms of torch.func, by which these gradients are computed, do not run inside a mode.
+BY_TRANSFORMS = {f"dasp::{name}_backward" for name in ("biquads", "gain_computer", "prototypes")}
 COPIES = {torch.ops.aten._to_copy, torch.ops.aten.copy_, torch.ops.aten.copy}
 
 
