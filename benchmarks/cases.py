@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -126,7 +126,8 @@ class Case:
 
 def cases(quick: bool = False) -> list[Case]:
     """Every kernel, every declared processor, the exactness of filters, the console, scaling, cost of a call."""
-    found = {case.name: case for case in (*_kernels(), *(_processor(spec) for spec in PROCESSORS.values()))}
+    processors = (*map(_processor, PROCESSORS.values()), _automated("lowpass", 1), _automated("parametric_eq", 64))
+    found = {case.name: case for case in (*_kernels(), *processors)}
     of_size = [
         replace(found[name], name=f"{name}_{label}", group=group, shape=shape)
         for label, group, shape in (("one_row", "processors", _ONE_ROW), ("short", "overhead", _SHORT))
@@ -152,10 +153,15 @@ def _generator(name: str) -> torch.Generator:
 
 def _audio(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Noise whose level wanders between -50 and -6 dB every tenth of a second, so that dynamics have work to do."""
-    points = max(2, math.ceil(10 * shape[-1] / SAMPLE_RATE))
-    level_db = -50 + 44 * torch.rand(math.prod(shape[:-1]), 1, points, generator=generator)
-    level_db = torch.nn.functional.interpolate(level_db, shape[-1], mode="linear").reshape(shape)
+    level_db = -50 + 44 * _wandering(shape[:-1], shape[-1], 1, generator)
     return torch.randn(shape, generator=generator) * 10 ** (level_db / 20) / 3
+
+
+def _wandering(rows: Sequence[int], length: int, hop: int, generator: torch.Generator) -> Tensor:
+    """`(*rows, length)` in [0, 1]: lines between values every tenth of a second, of one value for `hop` samples."""
+    points = max(2, math.ceil(10 * length * hop / SAMPLE_RATE))
+    values = torch.rand(math.prod(rows), 1, points, generator=generator)
+    return torch.nn.functional.interpolate(values, length, mode="linear").reshape(*rows, length)
 
 
 def _processor(spec: Spec) -> Case:
@@ -180,6 +186,29 @@ def _processor(spec: Spec) -> Case:
         make,
         lambda inputs: partial(spec.function, sample_rate=inputs.sample_rate, **inputs.options),
         None if oracle is None else lambda inputs: oracle(*inputs.exact()),
+    )
+
+
+def _automated(processor: str, hop: int) -> Case:
+    """Controls that wander over their declared ranges, with another value every `hop` samples."""
+    spec = PROCESSORS[processor]
+
+    def make(shape: tuple[int, ...]) -> Iterator[Inputs]:
+        generator = _generator(f"{processor} automation")
+        frames = shape[-1] // hop
+        u = _wandering((*shape[:-2], spec.num_controls()), frames, hop, generator).movedim(-1, -2)
+        tensors = spec.denormalize(u.unsqueeze(-3), SAMPLE_RATE)
+        yield Inputs(_audio(shape, generator), tensors, options=spec.options)
+
+    name = f"{processor}_automation"
+    return Case(
+        name,
+        "processors",
+        name,
+        (8, 2, _SAMPLES),
+        make,
+        lambda inputs: partial(spec.function, sample_rate=inputs.sample_rate, **inputs.options),
+        None,
     )
 
 

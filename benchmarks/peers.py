@@ -486,6 +486,18 @@ def _torchlpc_recurrence(module: ModuleType, inputs: Inputs) -> Subject:
     return differentiable("torchlpc", lambda x, a: module.sample_wise_lpc(x, -a.unsqueeze(-1)), tensors)
 
 
+@_adapts("torchlpc", "lowpass_automation")
+def _torchlpc_lowpass(module: ModuleType, inputs: Inputs) -> Subject:
+    def function(x: Tensor, **c: Tensor) -> Any:
+        five = F.biquad("lowpass", inputs.sample_rate, **c).to(x.dtype).expand(*x.shape, 6).flatten(0, -3)
+        rows = torch.nn.functional.pad(x.flatten(0, -2), (2, 0))
+        forced = five[..., 0] * rows[:, 2:] + five[..., 1] * rows[:, 1:-1] + five[..., 2] * rows[:, :-2]
+        return module.sample_wise_lpc(forced, five[..., 4:]).reshape(x.shape)
+
+    note = "direct form I, designed by dasp"
+    return differentiable("torchlpc", function, {"x": inputs.x, **inputs.tensors}, comparable=False, note=note)
+
+
 def _smoothing_of_gain(inputs: Inputs, g_db: Array) -> Array:
     """The exact smoothing of an amplitude from a start of 1."""
     c = inputs.arrays()

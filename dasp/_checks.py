@@ -7,13 +7,14 @@ synchronise the device and break a compiled graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from dasp._spec import PROCESSORS, Control, State
+from dasp.kernels import numbers
 
 _debugging = False
 
@@ -100,11 +101,13 @@ def control(
     x: Tensor,
     size: int | None = None,
     dtype: torch.dtype | None = None,
+    frames: bool = False,
 ) -> Tensor:
     """Brings a control of a declared processor to the dimensions of x.
 
     With n batch dimensions of x, a value of up to n dimensions is one setting per item, with n + 1 its last dimension
-    is channels, with n + 2 its last two are channels and samples.  Values per band come last, after these.
+    is channels, with n + 2 its last two are channels and samples, or frames of which each holds for equally many
+    samples.  Values per band come last, after these.
 
     Args:
         name: The processor, for messages and the declaration.
@@ -113,39 +116,106 @@ def control(
         x: Audio in its working type.
         size: Number of bands of a control that has them.
         dtype: Type of the result; that of x if None.
+        frames: Whether frames stay as they are, and are not repeated for each of their samples.
 
     Returns:
-        `(*batch, channels, samples)` with 1 where it does not vary, and bands last if it has them.
+        `(*batch, channels, samples or frames)` with 1 where it does not vary, and bands last if it has them.
 
     Raises:
         TypeError: If the value is complex or no number.
         ValueError: If its shape does not match x, or it varies with time in a processor that does not take automation.
     """
+    tensor, full = _checked(name, argument, value, x, size)
+    samples = x.shape[-1]
+    tensor = tensor.to(dtype or x.dtype).reshape(*full, *tensor.shape[tensor.ndim - (size is not None) :])
+    if frames or broadcasts(full[-1:], (samples,)):
+        return tensor
+    return tensor.repeat_interleave(samples // full[-1], len(full) - 1)
+
+
+def settings(name: str, controls: Mapping[str, Control], x: Tensor, size: int | None = None) -> list[Tensor]:
+    """Brings controls that do not change with time to rows, of which each belongs to as many consecutive rows of x.
+
+    What has this form already is not touched: every operation on a control costs its microseconds twice, forward and
+    backward.
+
+    Args:
+        name: The processor.
+        controls: Its controls as they came.
+        x: Audio in its working type, `(*batch, channels, samples)`.
+        size: Number of bands, None for controls without.
+
+    Returns:
+        `(filters, size or 1)` each, in its own type, with 1, the number of items or that of all channels as filters.
+
+    Raises:
+        TypeError: As `control`.
+        ValueError: As `control`.
+    """
+    pairs = [_checked(name, argument, value, x, size) for argument, value in controls.items()]
+    leads = [(1,) * (x.ndim - len(full)) + full[:-1] for _, full in pairs]
+    if all(length == 1 for lead in leads for length in lead):
+        target: tuple[int, ...] = (1,) * (x.ndim - 1)
+    else:
+        target = (*x.shape[:-2], max(lead[-1] for lead in leads))
+    shape = (math.prod(target), 1 if size is None else size)
+    rows = []
+    for (tensor, _), lead in zip(pairs, leads, strict=True):
+        if tuple(tensor.shape) != shape:
+            if lead != target:
+                tensor = tensor.reshape(*lead, shape[1]).expand(*target, shape[1])
+            tensor = tensor.reshape(shape)
+        rows.append(tensor)
+    return rows
+
+
+def _checked(name: str, argument: str, value: Control, x: Tensor, size: int | None) -> tuple[Tensor, tuple[int, ...]]:
+    """A control as a tensor, with bands last if it has them, and its dimensions before these up to that of time."""
     spec = PROCESSORS[name]
     try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device=x.device)
+        tensor = value if isinstance(value, Tensor) else numbers(value, x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: {argument} is {value!r}, expected a number or a tensor") from error
-    if tensor.is_complex():
-        raise TypeError(f"{name}: {argument} has type {tensor.dtype}, expected real numbers")
-    tensor = tensor.to(dtype or x.dtype)
+    if not tensor.is_floating_point():
+        if tensor.is_complex():
+            raise TypeError(f"{name}: {argument} has type {tensor.dtype}, expected real numbers")
+        tensor = tensor.to(torch.float64)
     if _debugging:
         _check_domain(name, argument, tensor)
     if size is not None and tensor.ndim == 0:
         tensor = tensor.expand(size)
     bands = () if size is None else (size,)
-    shape = tensor.shape[: tensor.ndim - len(bands)]
+    shape = tuple(tensor.shape[: tensor.ndim - len(bands)])
     if tensor.shape[len(shape) :] != bands:
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    n = x.ndim - 2
-    extra = len(shape) - n
+    extra = len(shape) - (x.ndim - 2)
     if extra > 2 or (extra == 2 and not spec.automation):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    full = (*shape, 1, 1) if extra <= 0 else (*shape, 1) if extra == 1 else tuple(shape)
-    targets = x.shape[x.ndim - len(full) :]
-    if not broadcasts(full, targets):
+    full = (*shape, 1, 1) if extra <= 0 else (*shape, 1) if extra == 1 else shape
+    if not broadcasts(full[:-1], x.shape[x.ndim - len(full) : -1]) or not is_cut_into(x.shape[-1], full[-1]):
         raise ValueError(_mismatch(name, argument, tensor, x, size))
-    return tensor.reshape(*full, *bands)
+    return tensor, full
+
+
+def is_automation(value: Control, x: Tensor, bands: bool = False) -> bool:
+    """Whether a control has a dimension of time, of whatever size."""
+    return isinstance(value, Tensor) and value.ndim - bands == x.ndim
+
+
+def is_cut_into(samples: int, frames: int) -> bool:
+    """Whether so many frames, of equally many samples, are all the samples."""
+    return broadcasts((frames,), (samples,)) or (frames > 0 and samples % frames == 0)
+
+
+def in_common_frames(controls: Sequence[Tensor], samples: int, dim: int) -> list[Tensor]:
+    """Repeats frames until controls that vary with time have equally many in dimension `dim`."""
+    counts = [value.shape[dim] for value in controls]
+    common = max(counts)
+    if any(common % count for count in counts):
+        common = samples
+    return [
+        v if n in (1, common) else v.repeat_interleave(common // n, dim) for v, n in zip(controls, counts, strict=True)
+    ]
 
 
 def plain_control(value: Control, shape: Sequence[int]) -> float | Tensor | None:

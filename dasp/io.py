@@ -1,4 +1,4 @@
-"""Audio files: reading, resampling, writing without half-written results, and folders of stems."""
+"""Audio files: reading and writing, whole and in blocks, resampling, outputs that are whole or not there, stems."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.signal
@@ -28,6 +30,7 @@ __all__ = [
     "Audio",
     "AudioFileError",
     "OutputExistsError",
+    "TrackReader",
     "Tracks",
     "atomic",
     "find_stems",
@@ -35,6 +38,7 @@ __all__ = [
     "load_tracks",
     "resample",
     "save",
+    "writer",
 ]
 
 Notify = Callable[[str], None]
@@ -61,6 +65,14 @@ _DEFAULT_SUBTYPES = {"FLAC": "PCM_24", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
 _MAX_CHANNELS = 64
 _MAX_SAMPLE_RATE = 384_000
 _MAX_NAME = 120
+# Samples that are read at once where the caller does not care.
+_READ = 2**20
+# Samples of a file that are resampled at once, many more than its filter reaches at usual rates.
+_RESAMPLED = 2**16
+# Samples that are written at once: libsndfile 1.2 keeps all that it is given on the stack when it encodes Vorbis.
+_WRITTEN = 2**16
+# Their headers count bytes in 32 bits.
+_MAX_BYTES = {"WAV": 2**32 - 1, "AIFF": 2**32 - 1}
 
 
 class AudioFileError(ValueError):
@@ -110,17 +122,16 @@ def load(path: str | os.PathLike[str], notify: Notify = _ignore) -> Audio:
             no samples, more than 64 channels, a sample rate above 384 kHz, or samples that are NaN or infinite.
     """
     path = Path(path)
-    shown = _shown(path)
+    with _open(path) as file:
+        blocks = list(_read(file, path, _READ, notify))
+        return Audio(blocks[0] if len(blocks) == 1 else torch.cat(blocks, -1), file.samplerate)
+
+
+@contextmanager
+def _refused(shown: str) -> Iterator[None]:
+    """Errors of reading as such of the file."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise AudioFileError(f"{shown}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}")
-        present, declared = path.stat().st_size, _declared_bytes(path)
-        # The absolute path, since libsndfile takes "-" for the standard input.
-        with soundfile.SoundFile(os.path.abspath(path)) as file:
-            _check_header(shown, file)
-            frames, sample_rate = file.frames, file.samplerate
-            samples = _read_frames(file)
+        yield
     except AudioFileError:
         raise
     except FileNotFoundError as error:
@@ -130,10 +141,42 @@ def load(path: str | os.PathLike[str], notify: Notify = _ignore) -> Audio:
     except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise AudioFileError(f"{shown}: cannot be read ({reason})") from error
-    _check_samples(shown, samples, sample_rate)
-    if declared > present or len(samples) < frames:
-        notify(f"{shown}: is truncated, read the {len(samples) / sample_rate:.2f} s that are there")
-    return Audio(torch.from_numpy(np.ascontiguousarray(samples.T)), sample_rate)
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    """The file, open, with a header that can be used."""
+    shown = _shown(path)
+    with _refused(shown), ExitStack() as opened:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise AudioFileError(f"{shown}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}")
+        # The absolute path, since libsndfile takes "-" for the standard input.
+        file = opened.enter_context(soundfile.SoundFile(os.path.abspath(path)))
+        _check_header(shown, file)
+        opened.pop_all()
+    return file
+
+
+def _read(file: soundfile.SoundFile, path: Path, size: int, notify: Notify) -> Iterator[Tensor]:
+    """All there is, (channels, size) at a time: a header that promises too much reserves no memory."""
+    shown, position = _shown(path), 0
+    if file.tell():
+        file.seek(0)
+    while True:
+        with _refused(shown):
+            samples = file.read(size, dtype="float32", always_2d=True)
+        _check_finite(shown, samples, position, file.samplerate)
+        position += len(samples)
+        if len(samples):
+            yield torch.from_numpy(np.ascontiguousarray(samples.T))
+        if len(samples) < size:
+            break
+    if position == 0:
+        raise AudioFileError(f"{shown}: has no samples")
+    with _refused(shown):
+        truncated = position < file.frames or path.stat().st_size < _declared_bytes(path)
+    if truncated:
+        notify(f"{shown}: is truncated, read the {position / file.samplerate:.2f} s that are there")
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
@@ -147,14 +190,6 @@ def _check_header(shown: str, file: soundfile.SoundFile) -> None:
         raise AudioFileError(f"{shown}: has {file.channels} channels, expected at most {_MAX_CHANNELS}")
     if file.samplerate > _MAX_SAMPLE_RATE:
         raise AudioFileError(f"{shown}: has a sample rate of {file.samplerate} Hz, expected at most {_MAX_SAMPLE_RATE}")
-
-
-def _read_frames(file: soundfile.SoundFile, block: int = 2**20) -> np.ndarray:
-    """All there are, (frames, channels): by blocks, so that a header that promises too much reserves no memory."""
-    blocks = [file.read(block, dtype="float32", always_2d=True)]
-    while len(blocks[-1]) == block:
-        blocks.append(file.read(block, dtype="float32", always_2d=True))
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _declared_bytes(path: Path) -> int:
@@ -172,16 +207,14 @@ def _declared_bytes(path: Path) -> int:
     return 0
 
 
-def _check_samples(shown: str, samples: np.ndarray, sample_rate: int) -> None:
-    if samples.shape[0] == 0:
-        raise AudioFileError(f"{shown}: has no samples")
+def _check_finite(shown: str, samples: np.ndarray, position: int, sample_rate: int) -> None:
     finite = np.isfinite(samples)
     if not finite.all():
         frame, channel = np.unravel_index(int(finite.argmin()), finite.shape)
-        kind = "NaN" if np.isnan(samples[frame, channel]) else "infinite"
+        kind, place = "NaN" if np.isnan(samples[frame, channel]) else "infinite", position + frame
         raise AudioFileError(
-            f"{shown}: sample {frame} ({frame / sample_rate:.3f} s) of channel {channel + 1} is {kind}, "
-            f"as are {(~finite).sum() - 1} others, expected finite numbers"
+            f"{shown}: sample {place} ({place / sample_rate:.3f} s) of channel {channel + 1} is {kind}, "
+            f"expected finite numbers"
         )
 
 
@@ -221,6 +254,41 @@ def resample(x: Tensor, sample_rate: int, target: int) -> Tensor:
     taps = _resampling_filter(max(ratio.numerator, ratio.denominator))
     samples = x.cpu().double().numpy()
     return torch.from_numpy(_resample_poly(samples, ratio.numerator, ratio.denominator, axis=-1, window=taps)).to(x)
+
+
+def _resampled(blocks: Iterable[Tensor], sample_rate: int, target: int) -> Iterator[Tensor]:
+    """What `resample` gives of the audio that blocks are together, in blocks of other lengths.
+
+    Each call of it gets the samples before and after a block that its filter reaches.  It begins at a multiple of the
+    decimation, where the filter has the same phase as at the beginning of the whole.
+    """
+    ratio = Fraction(target, sample_rate)
+    up, down = ratio.numerator, ratio.denominator
+    context = math.ceil(Fraction(len(_resampling_filter(max(up, down))) // 2, up * down)) * down
+    held: Tensor | None = None
+    # Samples of what is held whose result is out.
+    done = 0
+    for block in blocks:
+        held = block if held is None else torch.cat([held, block], -1)
+        known = (held.shape[-1] - context) // down * down
+        if known > done:
+            yield resample(held, sample_rate, target)[..., done * up // down : known * up // down]
+            begin = max(0, known - context)
+            held, done = held[..., begin:], known - begin
+    if held is not None:
+        yield resample(held, sample_rate, target)[..., done * up // down :]
+
+
+def _regrouped(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same audio in blocks of one size, the last of which may be shorter."""
+    held: Tensor | None = None
+    for block in blocks:
+        parts = (block if held is None else torch.cat([held, block], -1)).split(size, -1)
+        whole = len(parts) if parts[-1].shape[-1] == size else len(parts) - 1
+        yield from parts[:whole]
+        held = parts[whole] if whole < len(parts) else None
+    if held is not None:
+        yield held
 
 
 @contextmanager
@@ -294,12 +362,53 @@ def save(
         OutputExistsError: If the file exists and force is not set.
         OSError: If it cannot be written.
     """
-    path = Path(path)
-    shown = _shown(path)
     check_audio("save", x)
     check_sample_rate("save", sample_rate)
     if x.ndim != 2:
         raise ValueError(f"save: x has shape {shape_text(x.shape)}, expected (channels, samples)")
+    with writer(path, x.shape[0], sample_rate, subtype, force, notify) as write:
+        write(x)
+
+
+@contextmanager
+def writer(
+    path: str | os.PathLike[str],
+    channels: int,
+    sample_rate: int,
+    subtype: str | None = None,
+    force: bool = False,
+    notify: Notify = _ignore,
+) -> Iterator[Callable[[Tensor], None]]:
+    """Gives a function that appends blocks of audio to a file, which is there when all of them are written.
+
+    After any exception, KeyboardInterrupt too, `path` is as it was; see `atomic`.
+
+    Args:
+        path: The file, see `save`.
+        channels: Number of channels.
+        sample_rate: In Hz, a whole number.
+        subtype: See `save`.
+        force: Replace a file that exists.
+        notify: Is told at the end when samples beyond full scale were clipped.
+
+    Yields:
+        A function of a block (channels, samples).  It raises TypeError if that is not floating-point audio, ValueError
+        if it has other channels, is not finite, or makes a WAV or AIFF file longer than 4 GiB, and OSError if it cannot
+        be written.
+
+    Raises:
+        ValueError: If the suffix, the subtype, the sample rate or the channels do not go with the format.
+        OutputExistsError: If the file exists and force is not set.
+        OSError: If it cannot be written.
+
+    Example:
+        >>> with writer("long.flac", 2, 44100) as write:  # doctest: +SKIP
+        ...     for block in blocks:
+        ...         write(block)
+    """
+    path = Path(path)
+    shown = _shown(path)
+    check_sample_rate("writer", sample_rate)
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{shown}: has no suffix of an audio format, expected one of {', '.join(sorted(_SUFFIXES))}")
@@ -307,31 +416,60 @@ def save(
     if not soundfile.check_format(kind, subtype):
         choices = ", ".join(soundfile.available_subtypes(kind))
         raise ValueError(f"{shown}: subtype is {subtype!r}, expected one of {choices}")
-    samples = x.detach().cpu().double().numpy().T
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{shown}: not written, the audio has NaN or infinite samples")
     with atomic(path, force) as temporary:
-        _write(shown, temporary, samples, int(sample_rate), kind, subtype)
-    clipped = int((np.abs(samples) > 1).sum()) if subtype.startswith("PCM") else 0
-    if clipped:
-        peak_db = 20 * math.log10(float(np.abs(samples).max()))
-        notify(f"{shown}: {clipped} of {samples.size} samples clipped, the peak was {peak_db:+.1f} dBFS")
+        try:
+            file = soundfile.SoundFile(temporary, "w", int(sample_rate), channels, subtype, format=kind)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{shown}: cannot be written as {kind} {subtype} ({_reason(error)})") from error
+        output = _Output(shown, temporary, file, _MAX_BYTES.get(kind))
+        try:
+            yield output.write
+        finally:
+            output.close()
+        if subtype in ("FLOAT", "DOUBLE"):
+            _clear_time(temporary)
+    if output.clipped and subtype.startswith("PCM"):
+        peak_db = 20 * math.log10(output.peak)
+        notify(f"{shown}: {output.clipped} of {output.count} samples clipped, the peak was {peak_db:+.1f} dBFS")
 
 
-def _write(shown: str, path: Path, samples: np.ndarray, sample_rate: int, kind: str, subtype: str) -> None:
-    try:
-        file = soundfile.SoundFile(path, "w", sample_rate, samples.shape[1], subtype, format=kind)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{shown}: cannot be written as {kind} {subtype} ({_reason(error)})") from error
-    try:
-        with file:
-            # By blocks: libsndfile 1.2 keeps all that it is given at once on the stack when it encodes Vorbis.
-            for start in range(0, len(samples), 65536):
-                file.write(samples[start : start + 65536])
-    except (soundfile.LibsndfileError, AssertionError) as error:
-        raise OSError(f"{shown}: cannot be written ({str(error) or 'is the disk full?'})") from error
-    if subtype in ("FLOAT", "DOUBLE"):
-        _clear_time(path)
+class _Output:
+    """A file that is being written, and what is known of its samples."""
+
+    def __init__(self, shown: str, path: Path, file: soundfile.SoundFile, most_bytes: int | None) -> None:
+        self.count, self.clipped, self.peak = 0, 0, 0.0
+        self._shown, self._path, self._file, self._most_bytes = shown, path, file, most_bytes
+
+    def write(self, x: Tensor) -> None:
+        check_audio("writer", x, argument="block")
+        if x.ndim != 2 or x.shape[0] != self._file.channels:
+            expected = f"({self._file.channels}, samples)"
+            raise ValueError(f"writer: block has shape {shape_text(x.shape)}, expected {expected}")
+        for part in x.detach().split(_WRITTEN, -1) if x.shape[-1] else ():
+            samples = part.cpu().double().numpy().T
+            largest = np.abs(samples)
+            if not np.isfinite(largest).all():
+                raise ValueError(f"{self._shown}: not written, the audio has NaN or infinite samples")
+            self.count += samples.size
+            self.clipped += int((largest > 1).sum())
+            self.peak = max(self.peak, float(largest.max()))
+            with self._named():
+                self._file.write(samples)
+        if self._most_bytes is not None and self._path.stat().st_size > self._most_bytes:
+            raise ValueError(
+                f"{self._shown}: not written, it gets too long for its format, which .w64 and .rf64 do not"
+            )
+
+    def close(self) -> None:
+        with self._named():
+            self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError) as error:
+            raise OSError(f"{self._shown}: cannot be written ({str(error) or 'is the disk full?'})") from error
 
 
 def _clear_time(path: Path) -> None:
@@ -423,24 +561,118 @@ def load_tracks(
     Raises:
         AudioFileError: If there is no stem, one cannot be read, or one has more than two channels.
     """
-    pairs = [(name, Path(path)) for name, path in stems]
-    if not pairs:
-        raise AudioFileError("no stems to load")
-    audio = [load(path, notify) for _, path in pairs]
-    for (_, path), (samples, _) in zip(pairs, audio, strict=True):
-        if samples.shape[0] > 2:
-            raise AudioFileError(f"{_shown(path)}: has {samples.shape[0]} channels, expected a mono or stereo stem")
-    rate = sample_rate or Counter(item.sample_rate for item in audio).most_common(1)[0][0]
-    tracks = []
-    for (_, path), item in zip(pairs, audio, strict=True):
-        if item.sample_rate != rate:
-            notify(f"{_shown(path)}: resampled from {item.sample_rate} to {rate} Hz")
-        tracks.append(resample(item.samples, item.sample_rate, rate))
+    with TrackReader(stems, sample_rate, notify) as reader:
+        tracks = [blocks[0] if len(blocks) == 1 else torch.cat(blocks, -1) for blocks in map(list, reader._each(_READ))]
     end = max(track.shape[-1] for track in tracks) if length is None else length
-    for i, (_, path) in enumerate(pairs):
-        have = tracks[i].shape[-1]
-        if have != end:
-            change = "padded" if have < end else "cut"
-            notify(f"{_shown(path)}: {change} from {have / rate:.2f} to {end / rate:.2f} s")
-            tracks[i] = torch.nn.functional.pad(tracks[i], (0, end - have))
-    return Tracks([name for name, _ in pairs], tracks, rate)
+    reader._notify_lengths([track.shape[-1] for track in tracks], end)
+    return Tracks(reader.names, [_fitted(track, end) for track in tracks], reader.sample_rate)
+
+
+def _fitted(track: Tensor, length: int) -> Tensor:
+    """Cut, or silent at the end."""
+    return track if track.shape[-1] == length else torch.nn.functional.pad(track, (0, length - track.shape[-1]))
+
+
+class TrackReader:
+    """Stems read in blocks, at one sample rate, in memory that does not depend on their length.
+
+    It keeps the files open, and closes them as a context manager.
+
+    Args:
+        stems: Names and paths, as `find_stems` gives them.
+        sample_rate: Sample rate in Hz to bring them to; by default the one that most of them have.
+        notify: Is told of each stem that is resampled or padded, and of files shorter than their headers say.
+
+    Attributes:
+        names: Names of the tracks.
+        sample_rate: Sample rate in Hz.
+        samples: Length of the longest stem at that rate, as its header has it.
+
+    Raises:
+        AudioFileError: If there is no stem, one cannot be read, or one has more than two channels.
+
+    Example:
+        >>> with TrackReader(find_stems("stems")) as reader:  # doctest: +SKIP
+        ...     for tracks in reader.blocks(131072):
+        ...         print([track.shape for track in tracks])
+    """
+
+    def __init__(
+        self,
+        stems: Iterable[tuple[str, str | os.PathLike[str]]],
+        sample_rate: int | None = None,
+        notify: Notify = _ignore,
+    ) -> None:
+        pairs = [(name, Path(path)) for name, path in stems]
+        if not pairs:
+            raise AudioFileError("no stems to load")
+        self.names, self._paths = [name for name, _ in pairs], [path for _, path in pairs]
+        self._notify = notify
+        with ExitStack() as opened:
+            self._files: list[Any] = []
+            for path in self._paths:
+                file = opened.enter_context(_open(path))
+                if file.channels > 2:
+                    raise AudioFileError(
+                        f"{_shown(path)}: has {file.channels} channels, expected a mono or stereo stem"
+                    )
+                self._files.append(file)
+            self._opened = opened.pop_all()
+        self.sample_rate = sample_rate or Counter(file.samplerate for file in self._files).most_common(1)[0][0]
+        self._lengths = [math.ceil(Fraction(f.frames * self.sample_rate, f.samplerate)) for f in self._files]
+        self.samples = max(self._lengths)
+        for path, file in zip(self._paths, self._files, strict=True):
+            if file.samplerate != self.sample_rate:
+                notify(f"{_shown(path)}: resampled from {file.samplerate} to {self.sample_rate} Hz")
+
+    def __enter__(self) -> TrackReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._opened.close()
+
+    def blocks(self, size: int) -> Iterator[list[Tensor]]:
+        """Reads all stems side by side, from the beginning.
+
+        Args:
+            size: Samples of a block, at least 1; the last block may be shorter.
+
+        Yields:
+            A block of each stem, (channels, samples) in float32, all of one length; silence after the end of a stem.
+
+        Raises:
+            AudioFileError: If a file cannot be read, has no samples, or samples that are NaN or infinite.
+            ValueError: If size is less than 1.
+        """
+        if size < 1:
+            raise ValueError(f"TrackReader: size is {size}, expected at least 1")
+        self._notify_lengths(self._lengths, self.samples)
+        for parts in zip_longest(*self._each(size)):
+            length = max(part.shape[-1] for part in parts if part is not None)
+            yield [
+                torch.zeros(file.channels, length) if part is None else _fitted(part, length)
+                for file, part in zip(self._files, parts, strict=True)
+            ]
+
+    def _each(self, size: int) -> list[Iterator[Tensor]]:
+        """The blocks of each stem at the common rate, as long as it lasts."""
+        streams = []
+        for path, file in zip(self._paths, self._files, strict=True):
+            if file.samplerate == self.sample_rate:
+                streams.append(_read(file, path, size, self._notify))
+            else:
+                blocks = _read(file, path, _RESAMPLED, self._notify)
+                streams.append(_regrouped(_resampled(blocks, file.samplerate, self.sample_rate), size))
+        return streams
+
+    def _notify_lengths(self, lengths: Sequence[int], end: int) -> None:
+        for path, have in zip(self._paths, lengths, strict=True):
+            if have != end:
+                change, rate = "padded" if have < end else "cut", self.sample_rate
+                self._notify(f"{_shown(path)}: {change} from {have / rate:.2f} to {end / rate:.2f} s")

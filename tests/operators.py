@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dasp.kernels import ballistics, dynamics, recurrence, reference, sosfilt
+from dasp.kernels import ballistics, dynamics, recurrence, reference, sosfilt, svf
 from dasp.kernels._dynamics import unfused
 
 Tensors = tuple[Tensor, ...]
@@ -29,6 +29,7 @@ class KernelCase:
         inputs: Makes inputs from `(rows, samples, dtype, seed)`; the first is audio, and each has rows in front, or the
             number of filters, which divides that of rows.
         saved: Which of the operator's results its backward pass gets.
+        variant: What tells it from another case of the same operator.
     """
 
     name: str
@@ -37,9 +38,10 @@ class KernelCase:
     differentiable: Callable[..., Tensors]
     inputs: Callable[[int, int, torch.dtype, int], Tensors]
     saved: tuple[int, ...] = ()
+    variant: str = ""
 
     def __repr__(self) -> str:
-        return self.name
+        return f"{self.name}-{self.variant}" if self.variant else self.name
 
     @property
     def operator(self) -> Any:
@@ -75,11 +77,37 @@ def sosfilt_inputs(
     )
 
 
+def svf_inputs(
+    rows: int,
+    samples: int,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    sections: int = 3,
+    filters: int | None = None,
+    frames: int | None = None,
+) -> Tensors:
+    """Coefficients of every sample are drawn by themselves."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, samples, generator=generator, dtype=torch.float64).to(dtype)
+    shape = (rows if filters is None else filters, samples if frames is None else frames, sections)
+    g, k = (4 * torch.rand(2, *shape, generator=generator, dtype=torch.float64) - 3).exp().unbind()
+    mixed = torch.randn(*shape, 3, generator=generator, dtype=torch.float64) / 2
+    coefficients = torch.cat([torch.stack([g, 1 / (1 + g * (g + k))], -1), mixed], -1)
+    return x, coefficients, torch.randn(rows, sections, 2, generator=generator, dtype=torch.float64)
+
+
 def ballistics_inputs(rows: int, samples: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensors:
     generator = torch.Generator().manual_seed(seed)
     g = torch.randn(rows, samples, generator=generator, dtype=torch.float64).to(dtype)
     attack, release, zi = torch.rand(3, rows, generator=generator, dtype=torch.float64)
     return g, attack, release, zi
+
+
+def varying_ballistics_inputs(rows: int, samples: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensors:
+    generator = torch.Generator().manual_seed(seed)
+    g = torch.randn(rows, samples, generator=generator, dtype=torch.float64).to(dtype)
+    poles = torch.rand(2, rows, samples, generator=generator, dtype=torch.float64)
+    return g, *poles.unbind(), torch.rand(rows, generator=generator, dtype=torch.float64)
 
 
 def recurrence_inputs(rows: int, samples: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensors:
@@ -131,7 +159,16 @@ def _sosfilt_out_of_place(x: Tensor, sos: Tensor, zi: Tensor) -> Tensors:
 
 KERNELS = [
     KernelCase("sosfilt", sosfilt, reference.sosfilt, _sosfilt_out_of_place, sosfilt_inputs, saved=(2,)),
+    KernelCase("svf", svf, reference.svf, reference.svf, svf_inputs, saved=(2,)),
     KernelCase("ballistics", ballistics, reference.ballistics, reference.ballistics, ballistics_inputs),
+    KernelCase(
+        "ballistics",
+        ballistics,
+        reference.ballistics,
+        reference.ballistics,
+        varying_ballistics_inputs,
+        variant="varying",
+    ),
     KernelCase("recurrence", recurrence, reference.recurrence, reference.recurrence, recurrence_inputs, saved=(0,)),
     _dynamics_case("compress_max", 1, False),
     _dynamics_case("compress_mean", 1, True),

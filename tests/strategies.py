@@ -62,12 +62,15 @@ def broadcasting_control(draw: st.DrawFn, case: Case, name: str, x: Tensor) -> t
     size = case.spec.size(name, case.options)
     bands = () if size is None else (size,)
     full = (*x.shape[:-2], x.shape[-2] if varies_between_channels(case, name) else 1)
-    if case.spec.automation and draw(st.booleans()):
-        full = (*full, x.shape[-1])
     shape = [draw(st.sampled_from([1, length])) for length in full]
+    samples = x.shape[-1]
+    if case.spec.automation and draw(st.booleans()):
+        full = (*full, samples)
+        shape.append(draw(st.sampled_from([n for n in range(1, samples + 1) if samples % n == 0])))
     u = torch.rand(*shape, *bands, generator=torch.Generator().manual_seed(draw(seeds)), dtype=torch.float64)
     value = case.spec.controls[name].denormalize(u, SAMPLE_RATE)
-    expanded = value.expand(*full, *bands)
+    each = value if len(full) < x.ndim else value.repeat_interleave(samples // shape[-1], x.ndim - 1)
+    expanded = each.expand(*full, *bands)
     if len(full) == x.ndim - 1 and shape[-1] == 1 and draw(st.booleans()):
         value = value.squeeze(x.ndim - 2)
         while value.ndim > len(bands) and value.shape[0] == 1 and draw(st.booleans()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,10 @@ import pytest
 import soundfile
 import torch
 
+from dasp import cli, io
 from dasp.cli import main
+from dasp.mixing import DifferentiableMixingConsole, describe, interpret
+from dasp.mixing.settings import read, to_json
 
 RATE = 16000
 SECONDS = 2
@@ -78,6 +82,154 @@ def test_render_reproduces_the_mix_to_the_bit(song, fitted, tmp_path):
     output = tmp_path / "again.wav"
     assert main(["render", str(fitted / "settings.json"), str(song / "stems"), "--output", str(output)]) == 0
     assert output.read_bytes() == (fitted / "mix.wav").read_bytes()
+
+
+@pytest.fixture
+def other_stems(song, tmp_path):
+    """The stems and two more: one short, one of another rate."""
+    stems = tmp_path / "stems"
+    stems.mkdir()
+    for path in (song / "stems").iterdir():
+        (stems / path.name).write_bytes(path.read_bytes())
+    generator = np.random.default_rng(1)
+    write(stems / "4 short.wav", 0.1 * generator.standard_normal((RATE // 3, 2)))
+    write(stems / "5 fast.flac", 0.1 * generator.standard_normal(RATE * 5), 44100)
+    return stems
+
+
+@pytest.mark.parametrize("block", [3001, 2**17])
+def test_render_of_any_stems_reproduces_the_mix_to_the_bit(song, other_stems, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(cli, "_BLOCK", block)
+    assert run_fit(song, tmp_path, "--quiet", stems=other_stems) == 0
+    settings, output = tmp_path / "out" / "settings.json", tmp_path / "again.wav"
+    assert main(["render", str(settings), str(other_stems), "--output", str(output), "--quiet"]) == 0
+    assert output.read_bytes() == (tmp_path / "out" / "mix.wav").read_bytes()
+
+
+def test_render_in_blocks_is_the_mix_of_the_whole(song, other_stems, tmp_path, monkeypatch):
+    assert run_fit(song, tmp_path, "--quiet", stems=other_stems) == 0
+    settings, output = tmp_path / "out" / "settings.json", tmp_path / "again.wav"
+    monkeypatch.setattr(cli, "_BLOCK", 5001)
+    assert main(["render", str(settings), str(other_stems), "--output", str(output), "--quiet"]) == 0
+    console, values, names = interpret(read(settings))
+    loaded = io.load_tracks(io.find_stems(other_stems), RATE)
+    assert loaded.names == names
+    whole = console.mix(loaded.tracks, values)
+    # Sums in float32 of sounds around 1.
+    torch.testing.assert_close(io.load(output).samples, whole, atol=2e-6, rtol=0)
+
+
+def test_an_interrupted_render_leaves_nothing(song, fitted, tmp_path, monkeypatch, capsys):
+    class Interrupted:
+        blocks = 0
+
+        def __call__(self, done):
+            self.blocks += 1
+            if self.blocks == 3:
+                raise KeyboardInterrupt
+
+    on_samples = Interrupted()
+    monkeypatch.setattr(cli, "_BLOCK", 5000)
+    monkeypatch.setattr(cli, "_render_progress", lambda *arguments: contextlib.nullcontext(on_samples))
+    output = tmp_path / "mix" / "mix.wav"
+    output.parent.mkdir()
+    assert main(["render", str(fitted / "settings.json"), str(song / "stems"), "--output", str(output)]) == 130
+    assert only_line(capsys) == "dasp: interrupted, nothing written"
+    assert on_samples.blocks == 3
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_stem_that_turns_out_bad_leaves_nothing(song, fitted, tmp_path, monkeypatch, capsys):
+    stems = tmp_path / "stems"
+    stems.mkdir()
+    for path in (song / "stems").iterdir():
+        (stems / path.name).write_bytes(path.read_bytes())
+    samples, _ = soundfile.read(stems / "1 drums.wav")
+    samples[20000] = np.nan
+    write(stems / "1 drums.wav", samples, subtype="FLOAT")
+    monkeypatch.setattr(cli, "_BLOCK", 5000)
+    output = tmp_path / "mix" / "mix.wav"
+    output.parent.mkdir()
+    assert main(["render", str(fitted / "settings.json"), str(stems), "--output", str(output), "--quiet"]) == 1
+    assert "1 drums.wav: sample 20000 (1.250 s) of channel 1 is NaN" in only_line(capsys)
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_render_says_how_far_it_is(song, fitted, tmp_path, monkeypatch, capsys, terminal):
+    monkeypatch.setattr(cli, "_BLOCK", 5000)
+    monkeypatch.setattr(cli, "_LONG_S", SECONDS / 2)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    output = tmp_path / "again.wav"
+    assert main(["render", str(fitted / "settings.json"), str(song / "stems"), "--output", str(output)]) == 0
+    said = capsys.readouterr().err
+    if terminal:
+        assert "mixing" in said
+        assert "2/2 s" in said
+    else:
+        progress = [line for line in said.splitlines() if line.startswith("mixed ")]
+        assert (len(progress), progress[-1]) == (7, "mixed 2 of 2 s")
+
+
+def test_a_render_of_integers_says_what_was_clipped(song, fitted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_BLOCK", 5000)
+    settings = json.loads((fitted / "settings.json").read_text())
+    settings["master"]["compressor"]["makeup_gain_db"] = 24.0
+    (tmp_path / "loud.json").write_text(json.dumps(settings))
+    output = tmp_path / "loud.flac"
+    assert main(["render", str(tmp_path / "loud.json"), str(song / "stems"), "--output", str(output)]) == 0
+    clipped, *rest = (line for line in capsys.readouterr().err.splitlines() if "clipped" in line)
+    assert not rest
+    samples, _ = soundfile.read(output)
+    assert f" of {samples.size} samples clipped, the peak was +" in clipped
+
+
+MEMORY = """
+import sys
+from dasp.cli import main
+for folder in sys.argv[2:]:
+    assert main(["render", sys.argv[1], folder, "--output", folder + ".wav", "--quiet"]) == 0
+    # Not getrusage, whose peak of a child begins with that of its parent.
+    print(next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def peaks_of_memory(tmp_path, *seconds):
+    """Peak memory in MB after a render of stems of one length, and after one of the next, in one process."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs the peak of memory that Linux tells")
+    for length in seconds:
+        folder = tmp_path / f"{length} s"
+        folder.mkdir()
+        for name, rate, channels in (("a", RATE, 1), ("b", RATE, 2), ("c", RATE // 2, 1)):
+            second = (100 * np.random.default_rng(channels).standard_normal((rate, channels))).astype(np.int16)
+            with soundfile.SoundFile(folder / f"{name}.wav", "w", rate, channels, "PCM_16") as file:
+                for _ in range(length):
+                    file.write(second)
+    console = DifferentiableMixingConsole(RATE)
+    values = console.denormalize(console.default_controls(3))
+    values["track"]["send"]["reverb_db"].fill_(-20.0)
+    (tmp_path / "settings.json").write_text(to_json(describe(console, values, ["a", "b", "c"])))
+    command = [sys.executable, "-c", MEMORY, tmp_path / "settings.json", *(tmp_path / f"{s} s" for s in seconds)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(map(str, command), capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    for length in seconds:
+        assert soundfile.info(tmp_path / f"{length} s.wav").frames == length * RATE
+    return [float(line) for line in done.stdout.splitlines()]
+
+
+def test_a_render_ten_times_as_long_takes_no_more_memory(tmp_path):
+    # Four blocks and forty.  The stems of the longer one alone are 87 MB of samples, and their strips 130 MB; what the
+    # allocator leaves between blocks comes to 10 MB.
+    short, long = peaks_of_memory(tmp_path, 34, 340)
+    assert long - short < 30
+
+
+@pytest.mark.slow
+def test_a_render_of_an_hour_takes_no_more_memory(tmp_path):
+    short, long = peaks_of_memory(tmp_path, 34, 3600)
+    assert long - short < 30
 
 
 def test_render_takes_files_in_any_order(song, fitted, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import math
 import pickle
 import random
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,11 +20,24 @@ import torch._dynamo.testing
 from hypothesis import given
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import dasp
 import dasp.modules
-from tests.cases import LAYOUTS, SAMPLE_RATE, Case, assert_close, each_processor, each_variant, gradients, leaves
+from dasp.kernels import cuda
+from tests.cases import (
+    EACH_VARIANT,
+    LAYOUTS,
+    SAMPLE_RATE,
+    Case,
+    assert_close,
+    each_processor,
+    each_variant,
+    gradients,
+    leaves,
+)
 from tests.strategies import audio, broadcasting_control, normalized_controls, seeds
 
 # ---- shapes and types
@@ -63,17 +78,61 @@ def test_the_type_of_controls_does_not_decide_that_of_the_output(case: Case, dty
     assert all(grad.dtype == dtype for grad in gradients(y, controls))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@each_processor
+def test_audio_controls_and_gradients_all_in_half_types(case: Case, dtype: torch.dtype) -> None:
+    x = case.audio((2,), 100).to(dtype)
+    inputs = leaves(x, *case.signals(x), *(value.to(dtype) for value in case.controls(x).values()))
+    count = 1 + len(case.spec.signals)
+
+    def run(inputs: list[Tensor]) -> list[Tensor]:
+        controls = _named(case, inputs[count:])
+        y, state = with_state(case, inputs[0], controls, inputs[1:count])
+        y, _ = with_state(case, inputs[0], controls, inputs[1:count], state)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype).to(y.dtype)
+        return [y, *torch.autograd.grad(y, inputs, weights)]
+
+    got, want = run(inputs), run(leaves(*(value.float() for value in inputs)))
+    # Each call's gradients are rounded, and so is their sum, half types being exact to 1/2 eps of a number that is not
+    # subnormal; all between is computed as for float32.
+    for value, exact in zip(got, want, strict=True):
+        assert value.dtype == dtype
+        assert_close(value.float(), exact, 2 * torch.finfo(dtype).eps, torch.finfo(dtype).tiny)
+
+
+@pytest.mark.parametrize("autocast", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @each_processor
-def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
-    (x,) = leaves(case.audio().to(dtype))
-    controls = case.controls(x)
-    want = case(x, controls)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = case(x, controls)
-    assert y.dtype == dtype
-    assert torch.equal(y, want)
-    assert torch.equal(*(gradients(out, [x])[0] for out in (y, want)))
+def test_autocast_changes_nothing(case: Case, dtype: torch.dtype, autocast: torch.dtype) -> None:
+    x = case.audio().to(dtype)
+    results = []
+    for enabled in (False, True):
+        inputs = leaves(x, *case.controls(x).values())
+        # The backward pass too, where users write it inside.
+        with torch.autocast("cpu", dtype=autocast, enabled=enabled):
+            y, state = with_state(case, inputs[0], _named(case, inputs[1:]), case.signals(x))
+            results.append([y, *state.values(), *gradients(y, inputs)])
+    assert results[0][0].dtype == dtype
+    for got, want in zip(*results, strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got, want)
+
+
+def _named(case: Case, controls: Sequence[Tensor]) -> dict[str, Tensor]:
+    return dict(zip(case.spec.controls, controls, strict=True))
+
+
+def with_state(
+    case: Case,
+    x: Tensor,
+    controls: Mapping[str, Tensor],
+    signals: Sequence[Tensor],
+    state: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A block and the next state, which is `{}` of a processor without memory."""
+    if not case.spec.stateful:
+        return case(x, controls, signals), {}
+    return case(x, controls, signals, state=dict(state or {}))
 
 
 # ---- items, layouts, lengths
@@ -99,9 +158,7 @@ def test_a_scalar_equals_a_filled_tensor(case: Case) -> None:
         }
         want = case(x, single)
         for name, value in single.items():
-            shapes = [(), x.shape[-3:-2], x.shape[:-2], (*x.shape[:-2], 1)]
-            shapes += [(*x.shape[:-2], 1, x.shape[-1])] if case.spec.automation else []
-            for shape in shapes:
+            for shape in [(), x.shape[-3:-2], x.shape[:-2], (*x.shape[:-2], 1)]:
                 case.assert_same(case(x, {**single, name: value.expand((*shape, *value.shape))}), want, x)
             number = value.tolist()
             case.assert_same(case(x, {**single, name: tuple(number) if value.ndim else number}), want, x)
@@ -118,7 +175,7 @@ def test_a_control_broadcasts_as_its_expanded_form(case: Case, data: st.DataObje
     x = data.draw(audio(case, dtype=torch.float32))
     pairs = {name: data.draw(broadcasting_control(case, name, x)) for name in case.spec.controls}
     y, want = (case(x, {name: pair[form] for name, pair in pairs.items()}) for form in (0, 1))
-    case.assert_same(y, want, x)
+    (case.assert_alike if case.spec.automation else case.assert_same)(y, want, x)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -242,6 +299,31 @@ def test_a_bad_setting_leaves_other_items_alone(case: Case) -> None:
             assert torch.equal(got[::2], want[::2])
         else:
             assert_close(got[::2], want[::2], 1e-12, case.rounding(want))
+
+
+@each_variant
+def test_bad_samples_and_states_leave_the_states_of_other_items_alone(case: Case) -> None:
+    if not case.spec.stateful:
+        pytest.skip("has no memory")
+    x = case.audio((8,), 130, torch.float32)
+    controls, signals = case.controls(x), case.signals(x)
+    _, clean = case(x, controls, signals, state={})
+    # Items 1, 3 and 5 go on from a bad state, item 7 meets a bad sample.
+    bad, bad_x = {name: value.clone() for name, value in clean.items()}, x.clone()
+    for item, value in zip((1, 3, 5), BAD, strict=True):
+        for entry in bad.values():
+            entry[item].view(-1)[-1] = value
+    bad_x[7, ..., 65] = math.nan
+    results = []
+    for audio_in, state in ((x, clean), (bad_x, bad)):
+        inputs = leaves(audio_in, *controls.values(), *signals, *state.values())
+        given = iter(inputs[1:])
+        settings = {name: next(given) for name in controls}
+        further = [next(given) for _ in signals]
+        y, after = case(inputs[0], settings, further, state=dict(zip(state, given, strict=True)))
+        results.append([y, *after.values(), *gradients(y, inputs)])
+    for got, want in zip(*results, strict=True):
+        assert torch.equal(got[::2], want[::2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -586,6 +668,35 @@ def test_functional_derivatives_equal_those_of_autograd(case: Case, dtype: torch
     assert_close(rows, columns, tolerance, case.rounding(rows))
 
 
+@each_processor
+def test_transforms_with_a_state(case: Case) -> None:
+    if not case.spec.stateful:
+        pytest.skip("has no memory")
+    x = case.audio((3,), 20)
+    u, signals = case.normalized(x), case.signals(x)
+    state = state_after(case, x, u, signals)
+
+    def block(x: Tensor, u: Tensor, state: dict[str, Tensor], *signals: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return case(x, case.denormalize(u), signals, state=state)
+
+    (y, after), (want, want_after) = (run(x, u, state, *signals) for run in (torch.func.vmap(block), block))
+    case.assert_same(y, want, x)
+    for name, value in want_after.items():
+        end = after[name].shape[-1] - value.shape[-1] if case.spec.fft else 0
+        case.assert_same(after[name][..., end:] if case.spec.fft else after[name], value, x)
+
+    def sums(u: Tensor, state: dict[str, Tensor]) -> Tensor:
+        return block(x, u, state, *signals)[0].square().sum((-1, -2))
+
+    by_state = torch.func.jacrev(sums, argnums=(0, 1))(u, state)
+    points = leaves(u, *state.values())
+    energy = sums(points[0], dict(zip(state, points[1:], strict=True)))
+    for item in range(3):
+        exact = torch.autograd.grad(energy[item], points, retain_graph=True)
+        for got, value in zip((by_state[0], *by_state[1].values()), exact, strict=True):
+            assert_close(got[item], value, 1e-12, case.rounding(value))
+
+
 def compile_and_compare(case: Case, backend: str) -> None:
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
@@ -617,6 +728,75 @@ def test_compiled_by_inductor(case: Case) -> None:
     compile_and_compare(case, "inductor")
 
 
+def _one_of_each_kind_of_state() -> list[Case]:
+    kinds: dict[str, Case] = {}
+    for case in map(Case, dasp.PROCESSORS.values()):
+        if case.spec.stateful:
+            x = case.audio((1,))
+            kinds.setdefault(",".join(case(x, {}, state={})[1]), case)
+    return list(kinds.values())
+
+
+# One stands for all that share its kernel, of which the others are among the slow tests.
+each_kind_of_state = pytest.mark.parametrize("case", _one_of_each_kind_of_state(), ids=repr)
+
+
+def compile_and_compare_with_a_state(case: Case, backend: str) -> None:
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+
+    def block(x: Tensor, u: Tensor, state: dict[str, Tensor], *signals: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return case(x, case.denormalize(u), signals, state=state)
+
+    compiled = torch.compile(block, backend=counter, fullgraph=True, dynamic=True)
+    compilations = []
+    for samples in (64, 101, 250):
+        x = case.audio((2,), samples)
+        values = x, case.normalized(x), *(signal[..., :50] for signal in case.signals(x))
+        names, state = [], state_after(case, *values[:2], values[2:])
+        results = []
+        for run in (compiled, block):
+            inputs, before = leaves(*values), dict(zip(state, leaves(*state.values()), strict=True))
+            y, after = run(*inputs[:2], before, *inputs[2:])
+            names.append(set(after))
+            # As many as both have: eager code keeps no more than the settings of the moment ask for.
+            count = min(value.shape[-1] for value in after.values()) if case.spec.fft else 0
+            results.append([y, *gradients(y, [*inputs, *before.values()]), *after.values()])
+        if count:
+            results[0][-1] = results[0][-1][..., -count:]
+        assert names[0] == names[1]
+        for got, want in zip(*results, strict=True):
+            assert_close(got, want, 1e-12, case.rounding(want))
+        compilations.append(counter.frame_count)
+    assert compilations[-1] <= compilations[0] + 1, "once for the first length, and once for all others"
+
+
+@each_kind_of_state
+def test_compiled_whole_with_a_state(case: Case) -> None:
+    if case.spec.fft:
+        pytest.skip("takes six seconds, and is among the slow ones")
+    compile_and_compare_with_a_state(case, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex:UserWarning")
+@each_variant
+def test_every_processor_compiled_whole_with_a_state(case: Case, backend: str) -> None:
+    if not case.spec.stateful:
+        pytest.skip("has no memory")
+    compile_and_compare_with_a_state(case, backend)
+
+
+def state_after(case: Case, x: Tensor, u: Tensor, signals: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A state to go on from; that of a reverberation as long as where the values of controls are not read."""
+    _, state = case(x, case.denormalize(u), signals, state={})
+    if case.spec.fft:
+        taps = signals[0].shape[-1] if signals else round(5.1 * SAMPLE_RATE) + 4
+        state = {name: torch.nn.functional.pad(value, (taps - 1 - value.shape[-1], 0)) for name, value in state.items()}
+    return {name: value.detach() for name, value in state.items()}
+
+
 class Flat(torch.nn.Module):
     """What `torch.export` takes."""
 
@@ -624,21 +804,154 @@ class Flat(torch.nn.Module):
         super().__init__()
         self.case = case
 
-    def forward(self, x: Tensor, u: Tensor, signals: tuple[Tensor, ...]) -> Tensor:
-        return self.case.flat(x, u, *signals)
+    def forward(
+        self, x: Tensor, u: Tensor, signals: tuple[Tensor, ...], state: dict[str, Tensor] | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        if state is None:
+            return self.case.flat(x, u, *signals)
+        return self.case(x, self.case.denormalize(u), signals, state=state)
+
+
+# No length is 1: torch 2.13 exports no size that could be.
+BATCH, SAMPLES, TAPS = (torch.export.Dim(name, min=low) for name, low in (("batch", 1), ("samples", 1), ("taps", 3)))
+
+
+def saved_and_loaded(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
 
 
 @each_variant
-def test_exported(case: Case) -> None:
+def test_exported_for_any_batch_and_length(case: Case) -> None:
     x = case.audio((2,), 100, torch.float32)
     inputs = x, case.normalized(x), case.signals(x)
-    samples = torch.export.Dim("samples", min=2)
-    # The length of an FFT is a rounded sum of others, of which torch 2.13 cannot prove what it asks for.
-    dynamic = ({x.ndim - 1: samples}, None, tuple({x.ndim - 1: samples} for _ in inputs[2])) if case.exact else None
-    program = torch.export.export(Flat(case), inputs, dynamic_shapes=dynamic).module()
-    for length in (100, 333) if case.exact else (100,):
-        x = case.audio((2,), length, torch.float32)
-        assert_close(program(x, inputs[1], case.signals(x)), case.flat(x, inputs[1], *case.signals(x)), 1e-6)
+    dynamic = {0: BATCH, x.ndim - 1: SAMPLES}, {0: BATCH}, tuple({0: BATCH, x.ndim - 1: TAPS} for _ in inputs[2])
+    program = saved_and_loaded(torch.export.export(Flat(case), inputs, dynamic_shapes=dynamic))
+    for batch, length in ((2, 100), (5, 333), (1, 7)):
+        x = case.audio((batch,), length, torch.float32)
+        u, signals = case.normalized(x), tuple(signal[..., :50] for signal in case.signals(x))
+        assert_close(program(x, u, signals), case.flat(x, u, *signals), 1e-6)
+
+
+@each_kind_of_state
+def test_exported_with_a_state(case: Case) -> None:
+    export_and_compare_with_a_state(case)
+
+
+@pytest.mark.slow
+@each_variant
+def test_every_processor_exported_with_a_state(case: Case) -> None:
+    if not case.spec.stateful:
+        pytest.skip("has no memory")
+    export_and_compare_with_a_state(case)
+
+
+def export_and_compare_with_a_state(case: Case) -> None:
+    x = case.audio((2,), 100, torch.float32)
+    u, signals = case.normalized(x), case.signals(x)
+    state = state_after(case, x, u, signals)
+    past = {2: torch.export.Dim("past", min=2)} if case.spec.fft else {}
+    dynamic = (
+        {0: BATCH, x.ndim - 1: SAMPLES},
+        {0: BATCH},
+        tuple({0: BATCH, x.ndim - 1: TAPS} for _ in signals),
+        {name: {0: BATCH, **past} for name in state},
+    )
+    program = saved_and_loaded(torch.export.export(Flat(case), (x, u, signals, state), dynamic_shapes=dynamic))
+    for batch, length in ((2, 100), (5, 333), (1, 7)):
+        x = case.audio((batch,), length, torch.float32)
+        u, signals = case.normalized(x), tuple(signal[..., :50] for signal in case.signals(x))
+        state = state_after(case, x, u, signals)
+        y, after = program(x, u, signals, state)
+        want, want_after = case(x, case.denormalize(u), signals, state=state)
+        assert_close(y, want, 1e-6)
+        for name, value in want_after.items():
+            # Eager code keeps no more than the settings of the moment ask for.
+            end = value.shape[-1] if case.spec.fft else None
+            assert_close(after[name] if end is None else after[name][..., after[name].shape[-1] - end :], value, 1e-6)
+
+
+# ---- devices that run behind the program
+
+
+class Waits(TorchDispatchMode):
+    """Records what would make the program wait for a GPU, or be no part of a CUDA graph.
+
+    Tensors are on the device "meta", which has no memory, so that every value that is read and every copy shows.  The
+    library's own operators that consist of torch's run as they do on a GPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tags = torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
+        if any(tag in func.tags for tag in tags):
+            self.found.append(f"{func} reads values")
+        run = self.run_kernel if func.namespace == "dasp" else lambda func, args, kwargs: func(*args, **kwargs)
+        out = run(func, args, kwargs or {})
+        tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+        # A single number from the CPU is an argument of a GPU's kernel, which is no copy.
+        if len({t.device for t in tensors if t.ndim or func.overloadpacket in COPIES}) > 1:
+            self.found.append(f"{func} takes tensors of {[f'{t.device.type} {tuple(t.shape)}' for t in tensors]}")
+        return out
+
+    def run_kernel(self, func: Any, args: Any, kwargs: Any) -> Any:
+        name = func.name()
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeExplicitAutograd"):
+            if name.removeprefix("dasp::").removesuffix("_backward") not in cuda._MODULES:
+                self.found.append(f"{name} has no CUDA kernel")
+        # Transforms of torch.func, by which its gradient is computed, do not run inside a mode.
+        elif name != "dasp::biquads_backward":
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+COPIES = {torch.ops.aten._to_copy, torch.ops.aten.copy_, torch.ops.aten.copy}
+
+
+class NumbersCopied(TorchFunctionMode):
+    """Records tensors that are made of Python's numbers on another device, which no dispatcher sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        device = torch.device((kwargs or {}).get("device") or "cpu")
+        if func in (torch.tensor, torch.as_tensor, torch.asarray) and device.type != "cpu":
+            self.found.append(f"{func.__name__} on {device}")
+        return func(*args, **(kwargs or {}))
+
+
+@each_variant
+def test_nothing_waits_for_a_gpu(case: Case) -> None:
+    x = case.audio((2,), 100, torch.float32)
+    values = x, case.normalized(x), *case.signals(x)
+    plain = {
+        name: value.reshape(-1, *value.shape[x.ndim - 2 :])[0].tolist() for name, value in case.controls(x).items()
+    }
+
+    def run() -> None:
+        x, u, *signals = (torch.empty(v.shape, dtype=v.dtype, device="meta", requires_grad=True) for v in values)
+        y = case.flat(x, u, *signals)
+        torch.autograd.grad(y, [x, u, *signals], torch.empty_like(y))
+        case(x, plain, signals)
+        if case.spec.stateful:
+            y, state = case(x, case.denormalize(u), signals, state={})
+            y, state = case(x, case.denormalize(u), signals, state=state)
+            torch.autograd.grad(y, [x, u, *signals], torch.empty_like(y))
+
+    # What a first call makes and keeps is there when a CUDA graph is captured.
+    with Waits():
+        run()
+    with NumbersCopied() as copied, Waits() as waits:
+        run()
+    assert copied.found + waits.found == []
 
 
 # ---- the same again, on any number of threads
@@ -689,6 +1002,92 @@ def test_linear_processors_are_time_invariant(case: Case, data: st.DataObject) -
     shift = data.draw(st.integers(1, 1000))
     later = case.flat(torch.nn.functional.pad(x, (shift, 0)), u, *signals)
     case.assert_same(later[..., shift:], case.flat(x, u, *signals), x)
+
+
+# ---- automation
+
+automated = pytest.mark.parametrize("case", [case for case in EACH_VARIANT if case.spec.automation], ids=repr)
+
+
+def repeated(curves: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Frames as values for every sample."""
+    dim = x.ndim - 1
+    return {name: v.repeat_interleave(x.shape[-1] // v.shape[dim], dim) for name, v in curves.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@automated
+def test_a_frame_holds_for_its_samples(case: Case, dtype: torch.dtype) -> None:
+    x = case.audio((2,), 120, dtype)
+    for frames in (2, 24):
+        curves = case.automation(x, frames)
+        case.assert_same(case(x, curves), case(x, repeated(curves, x)), x)
+        # One control with frames of its own among others.
+        for name in curves:
+            other = {**case.automation(x, 8), name: curves[name]}
+            case.assert_same(case(x, other), case(x, repeated(other, x)), x)
+
+
+@automated
+def test_what_a_control_does_later_changes_nothing_before(case: Case) -> None:
+    x = case.audio((2,), 130, torch.float32)
+    curves = case.automation(x, 130)
+    want = case(x, curves)
+    later = {name: v.clone() for name, v in curves.items()}
+    for value in later.values():
+        value.narrow(x.ndim - 1, 64, 66).fill_(torch.nan)
+    y = case(x, later)
+    assert torch.equal(y[..., :64], want[..., :64])
+    assert bool(y[..., 64:].isnan().all())
+
+
+@automated
+def test_automation_in_blocks_equals_the_whole(case: Case) -> None:
+    """Also with gradients across blocks."""
+    x = case.audio((2,), 130)
+    results = []
+    for lengths in ((130,), (1, 63, 64, 2)):
+        (audio, *curves) = leaves(x, *case.automation(x, 130).values())
+        state, blocks, start = {}, [], 0
+        for length in lengths:
+            part = {n: v.narrow(x.ndim - 1, start, length) for n, v in zip(case.spec.controls, curves, strict=True)}
+            out = case(audio[..., start : start + length], part, **({"state": state} if case.spec.stateful else {}))
+            out, state = out if case.spec.stateful else (out, state)
+            blocks.append(out)
+            start += length
+        y = torch.cat(blocks, -1)
+        results.append([y, *gradients(y, [audio, *curves])])
+    for got, want in zip(*results, strict=True):
+        assert_close(got, want, 1e-12)
+
+
+@automated
+def test_gradients_of_automation_are_those_of_differences(case: Case) -> None:
+    x = case.audio((2,), 24)
+    names = list(case.spec.controls)
+    for frames in (24, 6):
+        inputs = leaves(x, *case.automation(x, frames).values())
+        assert gradcheck(lambda x, *curves: case(x, dict(zip(names, curves, strict=True))), inputs, fast_mode=True)
+
+
+@automated
+def test_automation_compiled_whole(case: Case) -> None:
+    torch._dynamo.reset()
+    names = list(case.spec.controls)
+
+    def run(x: Tensor, *curves: Tensor) -> Tensor:
+        return case(x, dict(zip(names, curves, strict=True)), [])
+
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True, dynamic=True)
+    for samples in (64, 100):
+        x = case.audio((2,), samples)
+        results = []
+        for function in (compiled, run):
+            inputs = leaves(x, *case.automation(x, samples).values())
+            y = function(*inputs)
+            results.append([y, *gradients(y, inputs)])
+        for got, want in zip(*results, strict=True):
+            assert_close(got, want, 1e-12)
 
 
 # ---- errors
@@ -779,7 +1178,8 @@ def test_automation_is_taken_or_refused(case: Case) -> None:
         curve = value.reshape(*x.shape[:-2], 1, 1, *value.shape[x.ndim - 2 :])
         curve = curve.expand(*x.shape[:-2], 1, 50, *(() if size is None else (size,)))
         if case.spec.automation:
-            case.assert_same(case(x, {name: curve}), case(x, {name: value}), x)
+            for frames in (50, 10, 2, 1):
+                case.assert_alike(case(x, {name: curve.narrow(x.ndim - 1, 0, frames)}), case(x, {name: value}), x)
         else:
             with raises(ValueError, f"{case.spec.name}: {name} has shape", "not supported by this processor"):
                 case(x, {name: curve})

@@ -13,7 +13,19 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dasp.io import AudioFileError, OutputExistsError, atomic, find_stems, load, load_tracks, resample, save
+from dasp import io
+from dasp.io import (
+    AudioFileError,
+    OutputExistsError,
+    TrackReader,
+    atomic,
+    find_stems,
+    load,
+    load_tracks,
+    resample,
+    save,
+    writer,
+)
 
 
 def tone(samples: int = 1000, channels: int = 2) -> torch.Tensor:
@@ -432,3 +444,161 @@ def test_tracks_of_many_channels_are_refused(tmp_path):
         load_tracks(find_stems(tmp_path))
     with pytest.raises(AudioFileError, match="no stems"):
         load_tracks([])
+
+
+def noise(samples: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
+    return 0.1 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
+
+
+def read_in_blocks(stems, size, sample_rate=None, notify=lambda notice: None):
+    with TrackReader(stems, sample_rate, notify) as reader:
+        blocks = list(reader.blocks(size))
+    assert all(len({track.shape[-1] for track in tracks}) == 1 for tracks in blocks)
+    assert {tracks[0].shape[-1] for tracks in blocks[:-1]} <= {size}
+    return [torch.cat(track, -1) for track in zip(*blocks, strict=True)]
+
+
+@pytest.mark.parametrize("size", [1, 777, 4000, 10**6])
+def test_tracks_in_blocks_are_those_that_are_loaded(size, tmp_path):
+    length = 50 if size == 1 else 12000
+    save(tmp_path / "a.wav", noise(length, 2), 16000)
+    save(tmp_path / "b.flac", noise(2 * length, 1, 1), 44100)
+    save(tmp_path / "c.wav", noise(length // 3, 2, 2), 8000)
+    save(tmp_path / "d.aiff", noise(length // 4 + 1, 1, 3), 16000)
+    stems = find_stems(tmp_path)
+    said, told = [], []
+    names, tracks, rate = load_tracks(stems, notify=said.append)
+    blocks = read_in_blocks(stems, size, notify=told.append)
+    assert (names, rate) == (["a", "b", "c", "d"], 16000)
+    assert [tuple(block.shape) for block in blocks] == [(channels, length) for channels in (2, 1, 2, 1)]
+    for block, track, (_, path) in zip(blocks, tracks, stems, strict=True):
+        samples, own_rate = load(path)
+        whole = resample(samples, own_rate, rate)
+        assert torch.equal(block, torch.nn.functional.pad(whole, (0, length - whole.shape[-1])))
+        assert torch.equal(track, block)
+    assert sorted(said) == sorted(told)
+    assert len(told) == 5
+
+
+@pytest.mark.parametrize("suffix", ["wav", "w64", "rf64", "flac", "aiff", "ogg", "opus", "mp3"])
+def test_every_format_is_read_in_blocks(suffix, tmp_path):
+    save(tmp_path / f"x.{suffix}", noise(30000, 2), 48000)
+    (track,) = read_in_blocks(find_stems(tmp_path), 1001)
+    assert torch.equal(track, load(tmp_path / f"x.{suffix}").samples)
+
+
+@pytest.mark.parametrize("rates", [(44100, 48000), (96000, 44100), (22050, 44100), (48000, 8000), (8000, 8001)])
+@pytest.mark.parametrize("size", [999, 8000, 65536])
+def test_resampling_in_blocks_is_that_of_the_whole(rates, size, tmp_path, monkeypatch):
+    x = noise(70001, 2)
+    save(tmp_path / "x.wav", x, rates[0])
+    monkeypatch.setattr(io, "_RESAMPLED", size)
+    (track,) = read_in_blocks(find_stems(tmp_path), 5000, rates[1])
+    assert torch.equal(track, resample(x, *rates))
+
+
+def test_each_reading_of_blocks_begins_at_the_beginning(tmp_path):
+    save(tmp_path / "a.wav", noise(1000), 8000)
+    with TrackReader(find_stems(tmp_path)) as reader:
+        first = next(reader.blocks(300))[0]
+        again = [tracks[0] for tracks in reader.blocks(400)]
+        assert torch.equal(torch.cat(again, -1), noise(1000))
+        assert torch.equal(first, again[0][:, :300])
+        with pytest.raises(ValueError, match="TrackReader: size is 0, expected at least 1"):
+            next(reader.blocks(0))
+
+
+def test_what_cannot_be_streamed_is_refused_before_anything_is_read(tmp_path):
+    save(tmp_path / "a.wav", noise(100), 8000)
+    save(tmp_path / "b.wav", noise(100, 3), 8000)
+    with pytest.raises(AudioFileError, match=r"b\.wav: has 3 channels"):
+        TrackReader(find_stems(tmp_path))
+    with pytest.raises(AudioFileError, match="no stems"):
+        TrackReader([])
+
+
+def test_a_sample_that_is_not_finite_is_named_in_later_blocks(tmp_path):
+    samples = noise(5000, 2).T.numpy().copy()
+    samples[4321, 1] = math.nan
+    soundfile.write(tmp_path / "bad.wav", samples, 1000, subtype="FLOAT")
+    with pytest.raises(AudioFileError, match=r"sample 4321 \(4\.321 s\) of channel 2 is NaN"):
+        read_in_blocks(find_stems(tmp_path), 1000)
+
+
+def test_truncation_is_noticed_in_blocks_and_the_rest_is_silent(tmp_path):
+    save(tmp_path / "a.wav", noise(20000), 8000)
+    save(tmp_path / "b.w64", noise(20000, seed=1), 8000)
+    path = tmp_path / "b.w64"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    notices: list[str] = []
+    _, half = read_in_blocks(find_stems(tmp_path), 3000, notify=notices.append)
+    assert half.shape == (1, 20000)
+    assert not half[:, 10000:].any()
+    assert any("b.w64: is truncated" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "w64", "rf64", "flac", "aiff", "ogg", "opus", "mp3"])
+def test_blocks_write_what_one_call_writes(suffix, tmp_path):
+    x = noise(200_000, 2)
+    whole, blocks = tmp_path / f"whole.{suffix}", tmp_path / f"blocks.{suffix}"
+    save(whole, x, 48000)
+    with writer(blocks, 2, 48000) as write:
+        for block in x.split([1, 100_000, 0, 99_999], -1):
+            write(block)
+        assert not blocks.exists()
+    assert torch.equal(load(blocks).samples, load(whole).samples)
+    if suffix not in ("ogg", "opus"):  # Their streams have random serial numbers.
+        assert blocks.read_bytes() == whole.read_bytes()
+
+
+def test_clipping_is_counted_over_all_blocks(tmp_path):
+    notices: list[str] = []
+    with writer(tmp_path / "x.flac", 1, 8000, notify=notices.append) as write:
+        for level in (1.25, 0.5, -2.0):
+            write(torch.full((1, 10), level))
+    assert len(notices) == 1
+    assert "x.flac: 20 of 30 samples clipped, the peak was +6.0 dBFS" in notices[0]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_failure_between_blocks_leaves_nothing(error, tmp_path):
+    path = tmp_path / "x.wav"
+
+    def interrupted() -> None:
+        with writer(path, 1, 8000) as write:
+            write(noise(100_000))
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert os.listdir(tmp_path) == []
+
+
+def test_blocks_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path, monkeypatch):
+    def attempt(block: torch.Tensor, suffix: str = "wav") -> None:
+        with writer(tmp_path / f"x.{suffix}", 2, 8000) as write:
+            write(noise(100, 2))
+            write(block)
+
+    with pytest.raises(ValueError, match=r"block has shape \(1, 9\), expected \(2, samples\)"):
+        attempt(noise(9))
+    with pytest.raises(ValueError, match=r"x\.wav: not written, the audio has NaN or infinite samples"):
+        attempt(noise(9, 2) * math.inf)
+    with pytest.raises(TypeError, match="block has type"):
+        attempt(torch.zeros(2, 9, dtype=torch.int16))
+    monkeypatch.setattr(io, "_MAX_BYTES", {"WAV": 5000})
+    with pytest.raises(ValueError, match=r"x\.wav: not written, it gets too long for its format"):
+        attempt(noise(1000, 2))
+    assert os.listdir(tmp_path) == []
+    attempt(noise(1000, 2), "w64")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(file: soundfile.SoundFile, samples: np.ndarray) -> None:
+        # What soundfile does when less was written than it was given.
+        raise AssertionError
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    with pytest.raises(OSError, match=r"x\.wav: cannot be written \(is the disk full\?\)"):
+        save(tmp_path / "x.wav", noise(100), 8000)
+    assert os.listdir(tmp_path) == []

@@ -39,9 +39,12 @@ def fft_convolve(x: Tensor, h: Tensor, zi: Tensor | None = None) -> Tensor:
         if not _filters(lead, batch):
             lead = tuple(batch)
             h = h.expand(*lead, own, taps)
+    filters = math.prod(lead)
+    # By way of one dimension: for others torch 2.13 compares strides, which it cannot where taps are the lesser of two.
+    flat = h.reshape(filters * own * taps).reshape(filters * own, taps)
     y = convolve(
         x.reshape(rows, channels, samples),
-        h.reshape(math.prod(lead), own, taps),
+        flat.unflatten(0, (filters, own)),
         past.reshape(rows, channels, past.shape[-1]),
     )
     return y.reshape(*batch, wide, samples)
@@ -69,6 +72,10 @@ def last_samples(x: Tensor, zi: Tensor, count: int) -> Tensor:
         `(..., count)`.
     """
     samples = x.shape[-1]
+    if torch.compiler.is_compiling():
+        # Without branches, so that an exported program takes any length; torch 2.13 proves no more of it than this.
+        silence = x.new_zeros(*x.shape[:-1], count)
+        return torch.cat([silence, zi, x], -1)[..., zi.shape[-1] + samples :]
     if samples >= count:
         return x[..., samples - count :].clone()
     missing = count - samples

@@ -6,18 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
-from dasp._checks import check_call, check_choice, control
+from dasp._checks import check_choice
 from dasp._spec import Control, Param, State, processor
-from dasp.functional.filters import design, filtered
+from dasp.functional.filters import equalized
 from dasp.kernels import KINDS
 
 _SIX_BANDS = ("low_shelf", "peaking", "peaking", "peaking", "peaking", "high_shelf")
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def parametric_eq(
     x: Tensor,
     sample_rate: float,
@@ -44,12 +43,13 @@ def parametric_eq(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, bands, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, bands, 2)}`, or under
+        automation `{"integrators": (*batch, channels, bands, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a kind is unknown or there is none, or a control does not have one value per band, does not match
-            x or changes with time, or a state does not match x.
+        ValueError: If a kind is unknown or there is none, or a control does not have one value per band or does not
+            match x, or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -58,14 +58,9 @@ def parametric_eq(
         >>> F.parametric_eq(torch.zeros(2, 64), 44100, gain_db=[3.0, 0.0, -2.0, 0.0, 0.0, 1.5]).shape
         torch.Size([2, 64])
     """
-    audio = check_call("parametric_eq", x, sample_rate)
     if not kinds:
         raise ValueError("parametric_eq: kinds is empty, expected at least one band")
     for kind in kinds:
         check_choice("parametric_eq", "kinds", kind, KINDS)
-    f, g, quality = (
-        control("parametric_eq", name, value, audio, size=len(kinds), dtype=torch.float64)
-        for name, value in (("frequency_hz", frequency_hz), ("gain_db", gain_db), ("q", q))
-    )
-    f, g, quality = (v.squeeze(-2) for v in (f, g, quality))
-    return filtered("parametric_eq", x, audio, design(tuple(kinds), sample_rate, f, g, quality), state)
+    controls = {"frequency_hz": frequency_hz, "gain_db": gain_db, "q": q}
+    return equalized("parametric_eq", x, sample_rate, tuple(kinds), controls, state)

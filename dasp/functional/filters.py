@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -16,16 +16,23 @@ from dasp._checks import (
     check_choice,
     check_sample_rate,
     control,
+    in_common_frames,
+    is_automation,
+    is_cut_into,
     recalled,
+    settings,
     shape_text,
     working,
 )
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import KINDS, biquads
+from dasp.kernels import KINDS, biquads, numbers, prototypes, svf
 from dasp.kernels import sosfilt as sosfilt_rows
 
 Frequency = Annotated[Control, Param("Hz", 20, 20000, "log", "Cutoff or centre frequency.", domain=(0, math.inf))]
 Gain = Annotated[Control, Param("dB", -24, 24, meaning="Gain of the peak or shelf.")]
+# The entry of a state in state-variable form; in transposed direct form II it is "zi", as scipy has it.
+_VARYING = "integrators"
+
 Quality = Annotated[Control, Param("", 0.1, 10, "log", "Quality factor.", domain=(0, math.inf))]
 
 
@@ -62,21 +69,14 @@ def biquad(
     check_choice("biquad", "kind", kind, KINDS)
     check_sample_rate("biquad", sample_rate)
     given = next((v for v in (frequency_hz, gain_db, q) if isinstance(v, Tensor)), None)
-    device = None if given is None else given.device
     f, g, quality = (
-        v.to(torch.float64) if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64, device=device)
-        for v in (frequency_hz, gain_db, q)
+        v.to(torch.float64) if isinstance(v, Tensor) else numbers(v, given) for v in (frequency_hz, gain_db, q)
     )
     f, g, quality = torch.broadcast_tensors(f, g, quality)
-    five = design((kind,), sample_rate, f.unsqueeze(-1), g.unsqueeze(-1), quality.unsqueeze(-1)).squeeze(-2)
+    shape = f.shape
+    f, g, quality = (value.reshape(-1, 1) for value in (f, g, quality))
+    five = biquads(f, g, quality, (kind,), sample_rate).reshape(*shape, 5)
     return torch.cat([five[..., :3], torch.ones_like(five[..., :1]), five[..., 3:]], -1)
-
-
-def design(kinds: Sequence[str], sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensor:
-    """Designs a cascade: `(*shape, bands)` in float64 each to `(*shape, bands, 5)` as b0 b1 b2 a1 a2."""
-    f, g, quality = torch.broadcast_tensors(frequency_hz, gain_db, q)
-    flat = [value.reshape(math.prod(f.shape[:-1]), len(kinds)) for value in (f, g, quality)]
-    return biquads(flat[0], flat[1], flat[2], kinds, sample_rate).reshape(*f.shape, 5)
 
 
 def sosfreqz(sos: Tensor, frequency_hz: Tensor, sample_rate: float) -> Tensor:
@@ -118,11 +118,16 @@ def _check_sos(name: str, sos: Tensor) -> None:
 def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
     """Filters by a cascade of second-order sections: the exact recursion, with coefficients and state in float64.
 
+    Sections that change with time run in state-variable form, two trapezoidal integrators in a loop, of which no change
+    of coefficients, however fast, can raise the energy; states of direct forms have no such bound.
+
     Args:
         x: Audio `(*batch, channels, samples)`.
-        sos: `(sections, 6)`, `(*batch, sections, 6)` or `(*batch, channels, sections, 6)` as b0 b1 b2 a0 a1 a2.
-        zi: State of each section in transposed direct form II before the first sample,
-            `(*batch, channels, sections, 2)`; at rest if None.
+        sos: `(sections, 6)`, `(*batch, sections, 6)` or `(*batch, channels, sections, 6)` as b0 b1 b2 a0 a1 a2; or
+            `(*batch, channels, frames, sections, 6)` for sections that change with time, channels maybe 1, each frame
+            for `samples / frames` samples.
+        zi: State of each section before the first sample, `(*batch, channels, sections, 2)`; at rest if None.  That of
+            transposed direct form II, as scipy has it, or of sections that change the states of both integrators.
 
     Returns:
         Audio as x; with zi the pair of that and the state after the last sample, in float64.  With it as the next
@@ -133,71 +138,149 @@ def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[
         ValueError: If sos or zi does not match x.
 
     Domain:
-        a0 must not be 0; the filter is as stable as its coefficients are.
+        a0 must not be 0; the filter is as stable as its coefficients are.  Sections that change with time must be
+        stable at each, else the result is NaN.
 
     Example:
         >>> sos = F.biquad("lowpass", 44100, 1000.0)[None]
         >>> y, zf = F.sosfilt(torch.zeros(2, 64), sos, torch.zeros(2, 1, 2))
         >>> y.shape, zf.shape
         (torch.Size([2, 64]), torch.Size([2, 1, 2]))
+        >>> sweep = F.biquad("lowpass", 44100, torch.linspace(200.0, 2000.0, 64))  # a filter for every sample
+        >>> F.sosfilt(torch.zeros(2, 64), sweep[None, :, None]).shape
+        torch.Size([2, 64])
     """
     check_audio("sosfilt", x)
     _check_sos("sosfilt", sos)
-    batch, channels = x.shape[:-2], x.shape[-2]
+    *batch, channels, samples = x.shape
     lead, sections = tuple(sos.shape[:-2]), sos.shape[-2]
+    varying = len(lead) == len(batch) + 2
     if len(lead) <= len(batch):
         lead = (*lead, 1)
-    targets = (*batch, channels)[len(batch) + 1 - len(lead) :]
-    if len(lead) > len(batch) + 1 or not broadcasts(lead, targets):
+    frames = lead[-1] if varying else 1
+    settings = lead[:-1] if varying else lead
+    targets = (*batch, channels)[len(batch) + 1 - len(settings) :]
+    fits = len(settings) <= len(batch) + 1 and broadcasts(settings, targets)
+    if not fits or not is_cut_into(samples, frames):
         raise ValueError(
-            f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6) after (), {shape_text(batch)} "
-            f"or {shape_text((*batch, channels))} to match x of shape {shape_text(x.shape)}"
+            f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6) after (), {shape_text(batch)}, "
+            f"{shape_text((*batch, channels))} or {shape_text(x.shape)} to match x of shape {shape_text(x.shape)}"
         )
     state_shape = (*batch, channels, sections, 2)
     if zi is not None and tuple(zi.shape) != state_shape:
         raise ValueError(f"sosfilt: zi has shape {shape_text(zi.shape)}, expected {shape_text(state_shape)}")
     exact = sos.to(torch.float64).reshape(*lead, sections, 6)
     five = torch.cat([exact[..., :3], exact[..., 4:]], -1) / exact[..., 3:4]
-    y, zf = filter_cascade(working(x), five, zi)
+    coefficients = _state_variable_form(five) if varying else five
+    y, zf = filter_cascade(working(x), as_filters(coefficients, x, 3 if varying else 2), zi, varying)
     return y.to(x.dtype) if zi is None else (y.to(x.dtype), zf)
 
 
-def filter_cascade(x: Tensor, five: Tensor, zi: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Runs the kernel: `five` is `(*batch, channels, sections, 5)` in float64, with 1 where it does not vary."""
+def _state_variable_form(five: Tensor) -> Tensor:
+    """b0 b1 b2 a1 a2 to g d m0 m1 m2: from values at 0 Hz and Nyquist, and what is left between."""
+    b0, b1, b2, a1, a2 = five.unbind(-1)
+    dc, nyquist = 1 + a1 + a2, 1 - a1 + a2
+    g, d = torch.sqrt(dc / nyquist), nyquist / 4
+    at_dc, at_nyquist = (b0 + b1 + b2) / dc, (b0 - b1 + b2) / nyquist
+    between = ((b0 - b2) - (1 - a2) * at_nyquist) / (2 * g * d)
+    return torch.stack([g, d, at_nyquist, between, at_dc - at_nyquist], -1)
+
+
+def filter_cascade(
+    x: Tensor, filters: Tensor, zi: Tensor | None = None, varying: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Runs a kernel over audio in its working type.
+
+    Args:
+        x: `(*batch, channels, samples)`.
+        filters: `(filters, sections, 5)` in float64 as `kernels.sosfilt` takes them, or
+            `(filters, frames, sections, 5)` as `kernels.svf` does.
+        zi: `(*batch, channels, sections, 2)`, or None at rest.
+        varying: Whether there are frames.
+    """
     *batch, channels, samples = x.shape
-    sections = five.shape[-2]
-    if five.shape[:-2].numel() == 1:
-        coefficients = five.reshape(1, sections, 5)
-    else:
-        coefficients = five.expand(*batch, five.shape[-3], sections, 5).reshape(-1, sections, 5)
-    rows = x.reshape(-1, samples) if samples else x.reshape(math.prod(batch) * channels, 0)
+    rows, sections = math.prod(batch) * channels, filters.shape[-2]
     if zi is None:
-        state = torch.zeros(rows.shape[0], sections, 2, dtype=torch.float64, device=x.device)
+        state = torch.zeros(rows, sections, 2, dtype=torch.float64, device=x.device)
     else:
-        state = zi.to(torch.float64).reshape(-1, sections, 2)
-    y, zf = sosfilt_rows(rows, coefficients, state)
-    return y.reshape(x.shape), zf.reshape(*batch, channels, sections, 2)
+        state = zi.to(torch.float64).reshape(rows, sections, 2)
+    y, zf = (svf if varying else sosfilt_rows)(x.reshape(rows, samples), filters, state)
+    return y.reshape(x.shape), zf if zi is None else zf.reshape(zi.shape)
 
 
-def filtered(name: str, x: Tensor, audio: Tensor, five: Tensor, state: State | None) -> Tensor | tuple[Tensor, State]:
-    """What a processor returns that runs a cascade over `audio`, which is x in its working type."""
-    shape = (*audio.shape[:-1], five.shape[-2], 2)
-    zi = None if state is None else recalled(name, state, "zi", shape, audio)
-    y, zf = filter_cascade(audio, five, zi)
-    return y.to(x.dtype) if state is None else (y.to(x.dtype), {"zi": zf})
+def as_filters(coefficients: Tensor, x: Tensor, dims: int) -> Tensor:
+    """`(*batch, channels, ...)`, with 1 where they do not vary, to one filter, one for each item or for each channel.
+
+    `dims` is how many dimensions a filter has; channels of x that share one are rows that follow each other.
+    """
+    filter_shape = coefficients.shape[coefficients.ndim - dims :]
+    lead = coefficients.shape[: coefficients.ndim - dims]
+    # Not numel(), which torch 2.13 makes a constant of where a shape is traced.
+    if math.prod(lead) == 1:
+        return coefficients.reshape(1, *filter_shape)
+    target = (*x.shape[:-2], lead[-1])
+    return coefficients.expand(*target, *filter_shape).reshape(math.prod(target), *filter_shape)
+
+
+def equalized(
+    name: str,
+    x: Tensor,
+    sample_rate: float,
+    kinds: Sequence[str],
+    controls: Mapping[str, Control],
+    state: State | None,
+    bands: bool = True,
+) -> Tensor | tuple[Tensor, State]:
+    """What a processor returns that runs a cascade of filters of the cookbook.
+
+    Where a control changes with time, or did in the block before, the filters run in state-variable form.
+
+    Args:
+        name: The processor.
+        x: Its audio.
+        sample_rate: Sample rate in Hz.
+        kinds: The kind of each band.
+        controls: frequency_hz, q and maybe gain_db as they came.
+        state: The state as it came.
+        bands: Whether controls have a dimension of bands.
+    """
+    audio = check_call(name, x, sample_rate)
+    size = len(kinds) if bands else None
+    goes_on = isinstance(state, dict) and _VARYING in state
+    if goes_on or any(is_automation(v, x, bands) for v in controls.values()):
+        entry, filters = _VARYING, _varying_filters(name, audio, sample_rate, kinds, controls, size)
+    else:
+        brought = dict(zip(controls, settings(name, controls, audio, size), strict=True))
+        f, q = brought["frequency_hz"], brought["q"]
+        entry, filters = "zi", biquads(f, brought.get("gain_db", torch.zeros_like(q)), q, kinds, sample_rate)
+    zi = None if state is None else recalled(name, state, entry, (*audio.shape[:-1], len(kinds), 2), audio)
+    y, zf = filter_cascade(audio, filters, zi, entry == _VARYING)
+    return y.to(x.dtype) if state is None else (y.to(x.dtype), {entry: zf})
+
+
+def _varying_filters(
+    name: str, x: Tensor, sample_rate: float, kinds: Sequence[str], controls: Mapping[str, Control], size: int | None
+) -> Tensor:
+    """`(filters, frames, bands, 5)` for `kernels.svf`."""
+    brought = {
+        n: control(name, n, v, x, size, v.dtype if isinstance(v, Tensor) else None, True) for n, v in controls.items()
+    }
+    if size is None:
+        brought = {n: v.unsqueeze(-1) for n, v in brought.items()}
+    f, q = brought["frequency_hz"], brought["q"]
+    wide = in_common_frames((f, brought.get("gain_db", torch.zeros_like(q)), q), x.shape[-1], -2)
+    f, gain, q = (as_filters(value, x, 2) for value in torch.broadcast_tensors(*wide))
+    rows = [value.reshape(math.prod(f.shape[:2]), len(kinds)) for value in (f, gain, q)]
+    return prototypes(rows[0], rows[1], rows[2], kinds, sample_rate).reshape(*f.shape, 5)
 
 
 def _single(
     kind: str, x: Tensor, sample_rate: float, state: State | None, **controls: Control
 ) -> Tensor | tuple[Tensor, State]:
-    audio = check_call(kind, x, sample_rate)
-    values = {name: control(kind, name, value, audio, dtype=torch.float64) for name, value in controls.items()}
-    f, quality = values["frequency_hz"], values["q"]
-    five = design((kind,), sample_rate, f, values.get("gain_db", f.new_zeros(())), quality)
-    return filtered(kind, x, audio, five, state)
+    return equalized(kind, x, sample_rate, (kind,), controls, state, bands=False)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def lowpass(
     x: Tensor,
     sample_rate: float,
@@ -216,11 +299,12 @@ def lowpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -232,7 +316,7 @@ def lowpass(
     return _single("lowpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def highpass(
     x: Tensor,
     sample_rate: float,
@@ -251,11 +335,12 @@ def highpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -267,7 +352,7 @@ def highpass(
     return _single("highpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def bandpass(
     x: Tensor,
     sample_rate: float,
@@ -286,11 +371,12 @@ def bandpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -302,7 +388,7 @@ def bandpass(
     return _single("bandpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def notch(
     x: Tensor,
     sample_rate: float,
@@ -321,11 +407,12 @@ def notch(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -337,7 +424,7 @@ def notch(
     return _single("notch", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def allpass(
     x: Tensor,
     sample_rate: float,
@@ -356,11 +443,12 @@ def allpass(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -372,7 +460,7 @@ def allpass(
     return _single("allpass", x, sample_rate, state, frequency_hz=frequency_hz, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def peaking(
     x: Tensor,
     sample_rate: float,
@@ -392,11 +480,12 @@ def peaking(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -408,7 +497,7 @@ def peaking(
     return _single("peaking", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def low_shelf(
     x: Tensor,
     sample_rate: float,
@@ -428,11 +517,12 @@ def low_shelf(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.
@@ -444,7 +534,7 @@ def low_shelf(
     return _single("low_shelf", x, sample_rate, state, frequency_hz=frequency_hz, gain_db=gain_db, q=q)
 
 
-@processor(linear=True)
+@processor(automation=True, linear=True)
 def high_shelf(
     x: Tensor,
     sample_rate: float,
@@ -464,11 +554,12 @@ def high_shelf(
         state: For audio in blocks, what the call on the block before returned; `{}` at rest.
 
     Returns:
-        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`.
+        Audio as x; with a state, the pair of that and the next state, `{"zi": (*batch, channels, 1, 2)}`, or under
+        automation `{"integrators": (*batch, channels, 1, 2)}`.
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If a control or a state does not match x, or a control changes with time.
+        ValueError: If a control or a state does not match x.
 
     Domain:
         frequency_hz acts as clamped to [1 Hz, 0.499 sample_rate] and q to [0.001, 1000], with gradient 0 outside.

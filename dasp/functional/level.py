@@ -10,12 +10,24 @@ from torch import Tensor
 
 from dasp._checks import check_call, control
 from dasp._spec import Control, Param, processor
+from dasp.kernels import mix
 
 
 def amplitude(level_db: Tensor) -> Tensor:
     """dB to a factor: 10^(level_db / 20)."""
     # torch.pow of torch 2.13 rounds vectors and their remainders differently: items would not be independent.
     return torch.exp(level_db * (math.log(10) / 20))
+
+
+def mixed(x: Tensor, gains: Tensor) -> Tensor:
+    """y[o] = sum over i of gains[o, i] x[i]: `(*batch, inputs, channels, samples)` to `(*batch, outputs, ...)`.
+
+    `gains` is `(*batch, outputs, inputs)`, with 1 in the batch where it does not vary.
+    """
+    *batch, inputs, channels, samples = x.shape
+    outputs, rows = gains.shape[-2], math.prod(batch)
+    matrix = gains.expand(*batch, outputs, inputs).reshape(rows, outputs, inputs)
+    return mix(x.reshape(rows, inputs, channels * samples), matrix).reshape(*batch, outputs, channels, samples)
 
 
 @processor(automation=True, linear=True)
@@ -110,4 +122,9 @@ def stereo_bus(
             f"stereo_bus: x has shape {tuple(x.shape)}, expected (*batch, tracks, channels, samples): "
             f"for one track add a dimension with x[None]"
         )
-    return (audio * amplitude(control("stereo_bus", "send_db", send_db, audio))).sum(-3).to(x.dtype)
+    level = amplitude(control("stereo_bus", "send_db", send_db, audio))
+    if level.shape[-2:] != (1, 1):
+        return (audio * level).sum(-3).to(x.dtype)
+    # One level for each track: `(*batch, 1, tracks)`.
+    tracks = level.reshape(*level.shape[:-2], 1) if level.ndim > 2 else level
+    return mixed(audio, tracks.mT.expand(*tracks.shape[:-2], 1, audio.shape[-3])).squeeze(-3).to(x.dtype)

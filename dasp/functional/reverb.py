@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -12,7 +13,7 @@ from dasp._checks import broadcasts, check_audio, check_call, check_state, contr
 from dasp._spec import PROCESSORS, Control, Param, Signal, State, processor
 from dasp.functional.convolution import fft_convolve, last_samples
 from dasp.functional.level import amplitude
-from dasp.kernels import decaying_noise, delay
+from dasp.kernels import decaying_noise, delay, readable
 
 OCTAVES_HZ = (31.25, 62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 """Centres of the default bands."""
@@ -23,11 +24,15 @@ _SHORTEST_DECAY_S = 1e-3
 _SIXTY_DB = math.log(1000)
 
 
-def _longest(argument: str, value: Tensor) -> float:
+def _longest(argument: str, given: Control, value: Tensor) -> float:
     """The largest value of a control, or the top of its usual range where values cannot be read."""
     top = PROCESSORS["noise_shaped_reverb"].controls[argument].high
     if torch.compiler.is_compiling() or value.numel() == 0:
         return top
+    if not readable(value):
+        values: Sequence[object] = given if isinstance(given, (list, tuple)) else (given,)
+        known = [float(v) if math.isfinite(v) else top for v in values if isinstance(v, (int, float))]
+        return max(known) if len(known) == len(values) else top
     try:
         largest = float(value.detach().amax())
     except RuntimeError:  # Under vmap a value has no number.
@@ -45,13 +50,9 @@ def _impulse_response(
     sample_rate: float,
     seed: int,
     bands_hz: tuple[float, ...],
-    samples: int | None,
+    length: int,
 ) -> Tensor:
-    """`(*batch, 2, length)` from controls `(*batch, bands)`, no longer than `samples`."""
-    decay = decay.clamp_min(_SHORTEST_DECAY_S)
-    length = math.ceil(_longest("decay_s", decay) * sample_rate) + 1
-    if samples is not None:
-        length = max(1, min(length, samples))
+    """`(*batch, 2, length)` from controls `(*batch, bands)`."""
     rate = _SIXTY_DB / (decay * sample_rate)
     # The sum of exp(-2 rate n) over all n is 1 / (1 - exp(-2 rate)): at 0 dB white noise keeps its power.
     level = amplitude(band_gain) * torch.sqrt(-torch.expm1(-2 * rate))
@@ -63,6 +64,11 @@ def _impulse_response(
         level.reshape(rows, bands), rate.reshape(rows, bands), end.reshape(rows), seed, sample_rate, bands_hz, length
     )
     return response.reshape(*batch, 2, length)
+
+
+def _at_most(taps: int, limit: int | None) -> int:
+    """A length of at least 1 and no more than a limit, which `min` and `max` of a traced one do not branch on."""
+    return taps if limit is None else max(1, min(taps, limit))
 
 
 def _delayed(response: Tensor, samples: Tensor, length: int) -> Tensor:
@@ -139,10 +145,10 @@ def noise_shaped_reverb(
             differs between channels or changes with time, or a state is not one of this processor for x.
 
     Domain:
-        decay_s acts as clamped to at least 1 ms.  Under torch.compile and vmap, where values cannot be read, an impulse
-        response ends at the top of the usual range, 5 s, and a pre-delay must stay within its usual range.  Controls
-        that differ from block to block act from the beginning of a block, on the reverberation of what came before it
-        too; what a longer impulse response asks for beyond the state it is given is silence.
+        decay_s acts as clamped to at least 1 ms.  Under torch.compile and vmap, and for tensors on a GPU, values are
+        not read: an impulse response ends at the top of the usual range, 5 s, and a pre-delay must stay within its
+        usual range.  Controls that differ from block to block act from the beginning of a block, on the reverberation
+        of what came before it too; what a longer impulse response asks for beyond the state it is given is silence.
 
     Example:
         >>> F.noise_shaped_reverb(torch.zeros(1, 4410), 44100, decay_s=0.5).shape
@@ -163,11 +169,13 @@ def noise_shaped_reverb(
     # Without a state no more of the impulse response is heard than there is audio; with one its length must not depend
     # on that of a block.
     limit = audio.shape[-1] if past is None else None
-    response = _impulse_response(decays.squeeze(-2), gains.squeeze(-2), sample_rate, seed, tuple(bands_hz), limit)
+    decays = decays.squeeze(-2).clamp_min(_SHORTEST_DECAY_S)
+    taps = math.ceil(max(_longest("decay_s", decay_s, decays), _SHORTEST_DECAY_S) * sample_rate) + 1
+    settings = sample_rate, seed, tuple(bands_hz), _at_most(taps, limit)
+    response = _impulse_response(decays, gains.squeeze(-2), *settings)
     if not (isinstance(pre_delay_ms, (int, float)) and pre_delay_ms == 0):
-        length = response.shape[-1] + math.ceil(_longest("pre_delay_ms", delay_ms) * sample_rate / 1000) + 3
-        length = length if limit is None else max(1, min(length, limit))
-        response = _delayed(response, delay_ms.squeeze((-1, -2)) * (sample_rate / 1000), length)
+        taps += math.ceil(_longest("pre_delay_ms", pre_delay_ms, delay_ms) * sample_rate / 1000) + 3
+        response = _delayed(response, delay_ms.squeeze((-1, -2)) * (sample_rate / 1000), _at_most(taps, limit))
     return _reverberate(x, audio, response, amount, past)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dasp._checks import check_call, check_choice, control
 from dasp._spec import Control, Param, processor
+from dasp.functional.level import mixed
 
 LAWS = ("constant_power", "linear", "-4.5dB")
 """Pan laws, -3, -6 and -4.5 dB at the centre."""
@@ -27,7 +28,7 @@ def _side_gain(toward: Tensor, law: str) -> Tensor:
 
 def centre_gain(law: str) -> float:
     """The gain that a pan law gives either channel at the centre."""
-    return float(_side_gain(torch.tensor(0.5, dtype=torch.float64), law))
+    return math.pow(2.0, {"linear": -1.0, "constant_power": -0.5, "-4.5dB": -0.75}[law])
 
 
 @processor(channels=(1, 2), channels_out=2, automation=True, linear=True)
@@ -69,7 +70,9 @@ def stereo_panner(
     gains = [_side_gain((1 - position) / 2, law), _side_gain((1 + position) / 2, law)]
     if position.shape[-2] == 2:
         gains = [gains[0][..., :1, :], gains[1][..., 1:, :]]
-    return (audio * torch.cat(gains, -2)).to(x.dtype)
+    if audio.shape[-2] == 2 or position.shape[-1] > 1:
+        return (audio * torch.cat(gains, -2)).to(x.dtype)
+    return mixed(audio.unsqueeze(-2), torch.cat(gains, -2)).squeeze(-2).to(x.dtype)
 
 
 @processor(channels=(2,), automation=True, linear=True)

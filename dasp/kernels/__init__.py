@@ -18,9 +18,13 @@ from dasp.kernels._delay import delay
 from dasp.kernels._dynamics import dynamics
 from dasp.kernels._gain_computer import DYNAMICS_CONTROLS, gain_computer
 from dasp.kernels._library import library
+from dasp.kernels._mix import mix
 from dasp.kernels._noise import band_noise, decaying_noise
+from dasp.kernels._prototypes import prototypes
 from dasp.kernels._recurrence import recurrence
+from dasp.kernels._registration import numbers, readable
 from dasp.kernels._sosfilt import sosfilt
+from dasp.kernels._svf import svf
 
 __all__ = [
     "DYNAMICS_CONTROLS",
@@ -34,8 +38,13 @@ __all__ = [
     "describe",
     "dynamics",
     "gain_computer",
+    "mix",
+    "numbers",
+    "prototypes",
+    "readable",
     "recurrence",
     "sosfilt",
+    "svf",
 ]
 
 

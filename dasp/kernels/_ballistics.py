@@ -13,6 +13,15 @@ from dasp.kernels._recurrence import delayed, recurrence
 from dasp.kernels._registration import Operator, Tensors, in_double, register
 
 
+def _kernel(name: str, pole: Tensor) -> str:
+    """The kernel for poles that are the same for a row, `(rows,)`, or vary with time, `(rows, samples)`."""
+    return name if pole.ndim == 1 else f"{name}_varying"
+
+
+def _along_time(pole: Tensor) -> Tensor:
+    return pole.unsqueeze(-1) if pole.ndim == 1 else pole
+
+
 def _forward(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
     g, attack, release, zi = (tensor.contiguous() for tensor in (g, attack, release, zi))
     if g.numel() == 0:
@@ -21,7 +30,7 @@ def _forward(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
         return reference.ballistics(g, attack, release, zi)
     y, zf = torch.empty_like(g), torch.empty_like(zi)
     pointers = [g, attack, release, zi, y, zf, None, None, None, None, None, None]
-    library.call("ballistics", pointers, list(g.shape))
+    library.call(_kernel("ballistics", attack), pointers, list(g.shape))
     return y, zf
 
 
@@ -40,9 +49,9 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
     if not library.available():
         return in_double(_vjp, like=0)((g, attack, release, zi), saved, (gy, gzf))
     gg = torch.empty_like(g)
-    gattack, grelease, gzi = (torch.empty_like(zi) for _ in range(3))
+    gattack, grelease, gzi = (torch.empty_like(value) for value in (attack, release, zi))
     pointers = [g, attack, release, zi, None, None, gy, gzf, gg, gattack, grelease, gzi]
-    library.call("ballistics_backward", pointers, list(g.shape))
+    library.call(_kernel("ballistics", attack) + "_backward", pointers, list(g.shape))
     return gg, gattack, grelease, gzi
 
 
@@ -61,8 +70,10 @@ def _vjp(inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
     total = recurrence(shifted.flip(-1), gy.flip(-1), gzf)[0].flip(-1)
     share = total * (previous - g)
     zero = torch.zeros_like(share)
-    gattack = torch.where(falling, share, zero).sum(-1).to(attack.dtype)
-    grelease = torch.where(falling, zero, share).sum(-1).to(release.dtype)
+    gattack, grelease = (
+        part.sum_to_size(_along_time(pole).shape).reshape(pole.shape).to(pole.dtype)
+        for part, pole in ((torch.where(falling, share, zero), attack), (torch.where(falling, zero, share), release))
+    )
     return (1 - a) * total, gattack, grelease, (a[:, 0] * total[:, 0]).to(zi.dtype)
 
 
@@ -79,7 +90,7 @@ def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
 
 
 def _pole(falling: Tensor, attack: Tensor, release: Tensor, like: Tensor) -> Tensor:
-    return torch.where(falling, attack.to(like.dtype).unsqueeze(-1), release.to(like.dtype).unsqueeze(-1))
+    return torch.where(falling, _along_time(attack).to(like.dtype), _along_time(release).to(like.dtype))
 
 
 _call = register(
@@ -92,8 +103,8 @@ def ballistics(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> tuple[
 
     Args:
         g: `(rows, samples)`, float32 or float64.
-        attack: `(rows,)` in float64, the pole while g falls below y.
-        release: `(rows,)` in float64, the pole elsewhere.
+        attack: `(rows,)` or, where it varies, `(rows, samples)` in float64, the pole while g falls below y.
+        release: The pole elsewhere, as attack.
         zi: `(rows,)` in float64, y before the first sample.
 
     Returns:

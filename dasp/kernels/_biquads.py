@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels._library import library
-from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, nothing, register
+from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, in_double, nothing, register
 
 KINDS = ("lowpass", "highpass", "bandpass", "notch", "allpass", "peaking", "low_shelf", "high_shelf")
 """The eight filters of the Audio EQ Cookbook; the kernel counts them from 0."""
@@ -24,12 +24,25 @@ _LOWEST_Q, _HIGHEST_Q = 1e-3, 1e3
 _CONTROLS = 3
 
 
+def limits(scale: float, sample_rate: float) -> ctypes.Array[ctypes.c_double]:
+    """What a kernel multiplies frequencies with, and the lowest and the highest frequency and q."""
+    return (ctypes.c_double * 5)(scale, _LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate, _LOWEST_Q, _HIGHEST_Q)
+
+
+def angle_root_q(sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensors:
+    """Controls within their limits as the cookbook uses them: w, A and Q."""
+    return (
+        (2 * math.pi / sample_rate) * frequency_hz.clamp(_LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate),
+        torch.exp(gain_db * (math.log(10) / 40)),
+        q.clamp(_LOWEST_Q, _HIGHEST_Q),
+    )
+
+
 def reference(kinds: Sequence[int], sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensor:
     """The cookbook in torch: `(rows, bands)` each to `(rows, bands, 5)` as b0 b1 b2 a1 a2."""
-    w = (2 * math.pi / sample_rate) * frequency_hz.clamp(_LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate)
+    w, root, sharpness = angle_root_q(sample_rate, frequency_hz, gain_db, q)
     cos, sin = torch.cos(w), torch.sin(w)
-    alpha = sin / (2 * q.clamp(_LOWEST_Q, _HIGHEST_Q))
-    root = torch.exp(gain_db * (math.log(10) / 40))
+    alpha = sin / (2 * sharpness)
     # 1 - cos(w) without cancellation, for low-pass filters at low frequencies.
     versine = 2 * torch.sin(w / 2).square()
     columns: list[Tensor] = []
@@ -72,7 +85,7 @@ def _cookbook(kind: str, cos: Tensor, alpha: Tensor, root: Tensor, versine: Tens
 
 def _slopes(frequency_hz: Tensor) -> Tensor:
     """Room for the derivatives of the coefficients by the three controls."""
-    return frequency_hz.new_empty(*frequency_hz.shape, 5, _CONTROLS)
+    return frequency_hz.new_empty(*frequency_hz.shape, 5, _CONTROLS, dtype=torch.float64)
 
 
 def _forward(
@@ -83,16 +96,18 @@ def _forward(
     q: Tensor,
     differentiable: bool = True,
 ) -> Tensors:
-    if not library.available() or not frequency_hz.numel():
-        return reference(kinds, sample_rate, frequency_hz, gain_db, q), nothing(frequency_hz)
-    controls = [value.contiguous() for value in (frequency_hz, gain_db, q)]
-    sos = frequency_hz.new_empty(*frequency_hz.shape, 5)
+    controls = [value.double().contiguous() for value in (frequency_hz, gain_db, q)]
+    # A few operators of torch on another device, for a copy to the CPU and back would wait for it.
+    if frequency_hz.device.type != "cpu" or not library.available() or not frequency_hz.numel():
+        return reference(kinds, sample_rate, *controls), nothing(controls[0])
+    sos = controls[0].new_empty(*frequency_hz.shape, 5)
     slopes = _slopes(frequency_hz) if differentiable else None
-    limits = (ctypes.c_double * 5)(
-        2 * math.pi / sample_rate, _LOWEST_HZ, _HIGHEST_OF_RATE * sample_rate, _LOWEST_Q, _HIGHEST_Q
+    library.call(
+        "biquads",
+        [*controls, limits(2 * math.pi / sample_rate, sample_rate), sos, slopes],
+        [*frequency_hz.shape, *kinds],
     )
-    library.call("biquads", [*controls, limits, sos, slopes], [*frequency_hz.shape, *kinds])
-    return sos, nothing(frequency_hz) if slopes is None else slopes
+    return sos, nothing(sos) if slopes is None else slopes
 
 
 def _fake(
@@ -104,8 +119,8 @@ def _fake(
     differentiable: bool = True,
 ) -> Tensors:
     compiled = differentiable and frequency_hz.device.type == "cpu" and library.available()
-    slopes = _slopes(frequency_hz) if compiled else nothing(frequency_hz)
-    return frequency_hz.new_empty(*frequency_hz.shape, 5), slopes
+    sos = frequency_hz.new_empty(*frequency_hz.shape, 5, dtype=torch.float64)
+    return sos, _slopes(frequency_hz) if compiled else nothing(sos)
 
 
 def _backward(
@@ -113,10 +128,10 @@ def _backward(
 ) -> Tensors:
     (slopes,) = saved
     if not slopes.numel():
-        return _vjp(kinds, sample_rate, inputs, saved, grads)
-    gradients = tuple(torch.empty_like(value, memory_format=torch.contiguous_format) for value in inputs)
+        return in_double(partial(_vjp, kinds, sample_rate), like=0)(inputs, saved, grads)
+    gradients = slopes.new_empty(_CONTROLS, *inputs[0].shape).unbind()
     library.call("biquads_backward", [grads[0].contiguous(), slopes, *gradients], list(inputs[0].shape))
-    return gradients
+    return tuple(gradient.to(value.dtype) for gradient, value in zip(gradients, inputs, strict=True))
 
 
 def _vjp(kinds: Sequence[int], sample_rate: float, inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
@@ -144,6 +159,7 @@ _call = register(
         _jvp,
         saved=(CHECKPOINTS,),
         settings="int[] kinds, float sample_rate",
+        any_device=True,
     )
 )
 
@@ -152,9 +168,9 @@ def biquads(frequency_hz: Tensor, gain_db: Tensor, q: Tensor, kinds: Sequence[st
     """Designs cascades of filters of the Audio EQ Cookbook.
 
     Args:
-        frequency_hz: `(rows, bands)` in float64, acting as clamped to [1 Hz, 0.499 sample_rate].
-        gain_db: `(rows, bands)` in float64; kinds without a gain ignore it.
-        q: `(rows, bands)` in float64, acting as clamped to [0.001, 1000].
+        frequency_hz: `(rows, bands)` of any type, acting as clamped to [1 Hz, 0.499 sample_rate].
+        gain_db: `(rows, bands)` of any type; kinds without a gain ignore it.
+        q: `(rows, bands)` of any type, acting as clamped to [0.001, 1000].
         kinds: The kind of each band, from `KINDS`.
         sample_rate: Sample rate in Hz.
 

@@ -51,7 +51,7 @@ def _pole(time_ms: Tensor, sample_rate: float) -> Tensor:
 
 
 def _forward(direction: int, sample_rate: float, controls: Tensor, differentiable: bool = True) -> Tensors:
-    if not library.available() or not controls.numel():
+    if controls.device.type != "cpu" or not library.available() or not controls.numel():
         return *reference(direction, sample_rate, controls), nothing(controls)
     controls = controls.contiguous()
     rows = controls.shape[0]
@@ -106,6 +106,7 @@ _call = register(
         _jvp,
         saved=(CHECKPOINTS,),
         settings="int direction, float sample_rate",
+        any_device=True,
     )
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 import sys
@@ -21,6 +22,8 @@ PATH = Path(__file__).resolve().parent / "cpu" / f"_dasp_cpu{_SUFFIX}"
 _FUNCTIONS = (
     "biquads_f64",
     "biquads_backward_f64",
+    "prototypes_f64",
+    "prototypes_backward_f64",
     "gain_computer_f64",
     "gain_computer_backward_f64",
     *(
@@ -34,6 +37,12 @@ _FUNCTIONS = (
             "dynamics_backward",
             "recurrence",
             "recurrence_backward",
+            "svf",
+            "svf_backward",
+            "ballistics_varying",
+            "ballistics_varying_backward",
+            "mix",
+            "mix_backward",
         )
         for kind in ("f32", "f64")
     ),
@@ -100,6 +109,25 @@ class Library:
         threads = torch.get_num_threads() if sizes[0] * sizes[1] >= 1 << 15 else 1
         if getattr(self._handle, f"dasp_{name}_{suffix}")(arguments, threads):
             raise MemoryError(f"dasp: {name} ran out of memory at {sizes[0]} rows of {sizes[1]} samples")
+
+
+# Memory of at least so many bytes is worth a system call.
+_LARGE = 1 << 22
+_ADVICE = getattr(mmap, "MADV_HUGEPAGE", None)
+_madvise = None if _ADVICE is None else ctypes.CDLL(None).madvise
+
+
+def advised(fresh: Tensor) -> Tensor:
+    """Asks for huge pages for memory that nobody has touched yet, where Linux offers them; returns the same tensor.
+
+    The first touch of fresh memory costs a fault for each page, which for pages of 4 KB takes longer than most filters.
+    """
+    size = fresh.numel() * fresh.element_size()
+    if size >= _LARGE and _madvise is not None:
+        begin = -(-fresh.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (fresh.data_ptr() + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        _madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _ADVICE)
+    return fresh
 
 
 def _address(array: Tensor | ctypes.Array[ctypes.c_double] | None) -> int:

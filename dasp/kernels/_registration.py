@@ -177,6 +177,30 @@ def define_source(name: str, schema: str, kernel: Callable[..., Tensor], fake: C
     return getattr(torch.ops.dasp, name)
 
 
+def numbers(value: float | Sequence[float], like: Tensor | None) -> Tensor:
+    """Python numbers as a tensor in float64 on the device of `like`, without waiting for it.
+
+    Raises:
+        TypeError: If they are no numbers.
+        ValueError: If they are not of a regular shape.
+    """
+    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    if like is None or like.device.type == "cpu":
+        return tensor
+    # A copy from the CPU's memory waits for a GPU, and cannot be held by a CUDA graph.
+    filled = partial(torch.full, (), dtype=torch.float64, device=like.device)
+    if isinstance(value, Sequence) and tensor.ndim == 1 and value:
+        return torch.stack([filled(float(number)) for number in value])
+    if tensor.ndim == 0 and not isinstance(value, Sequence):
+        return filled(float(value))
+    return tensor.to(like.device)
+
+
+def readable(value: Tensor) -> bool:
+    """Whether a value can be read in Python without waiting for a device."""
+    return value.device.type == "cpu"
+
+
 def nothing(like: Tensor) -> Tensor:
     """In the place of checkpoints that nobody will ask for."""
     return like.new_empty(0)

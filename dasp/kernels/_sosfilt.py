@@ -9,7 +9,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from dasp.kernels._library import library
+from dasp.kernels._library import advised, library
 from dasp.kernels._registration import BLOCK, CHECKPOINTS, Operator, Tensors, in_double, nothing, register
 
 
@@ -43,8 +43,8 @@ def _forward(x: Tensor, sos: Tensor, zi: Tensor, differentiable: bool = True) ->
         return x.clone(), zi.clone(), nothing(sos)
     if not library.available():
         return (*_scipy_sosfilt(x, sos, zi), nothing(sos))
-    y, zf = torch.empty_like(x), torch.empty_like(zi)
-    checkpoints = _checkpoints(x, sos) if differentiable else None
+    y, zf = advised(torch.empty_like(x)), torch.empty_like(zi)
+    checkpoints = advised(_checkpoints(x, sos)) if differentiable else None
     pointers = [x, sos, zi, y, zf, None, None, None, None, None, checkpoints]
     library.call("sosfilt", pointers, [rows, samples, sos.shape[1], rows // sos.shape[0]])
     return y, zf, nothing(sos) if checkpoints is None else checkpoints
@@ -69,7 +69,7 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
     (checkpoints,) = saved
     if needs[1] and not checkpoints.numel():
         checkpoints = _forward(x, sos, zi)[2]
-    gx, gzi = torch.empty_like(x), torch.empty_like(zi)
+    gx, gzi = advised(torch.empty_like(x)), torch.empty_like(zi)
     gsos = sos.new_empty(rows, *sos.shape[1:]) if needs[1] else None
     pointers = [x, sos, zi, None, None, gy, gzf, gx, gsos, gzi, checkpoints.contiguous()]
     library.call("sosfilt_backward", pointers, [rows, samples, sos.shape[1], rows // sos.shape[0]])
@@ -133,8 +133,8 @@ def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
 
 def _all_pole(section: Tensor) -> Tensor:
     """1 / A of each section."""
-    numerator = torch.tensor([1.0, 0.0, 0.0], dtype=section.dtype, device=section.device)
-    return torch.cat([numerator.expand(*section.shape[:-1], 3), section[..., 3:]], -1)
+    zeros = torch.zeros_like(section[..., 1:3])
+    return torch.cat([torch.ones_like(section[..., :1]), zeros, section[..., 3:]], -1)
 
 
 def _signals(x: Tensor, sos: Tensor, zi: Tensor) -> list[Tensor]:

@@ -34,13 +34,41 @@ def sosfilt(x: Tensor, sos: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
     return y.to(x.dtype), torch.stack([s1, s2], dim=-1)
 
 
+def svf(x: Tensor, coefficients: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """Cascade of sections in state-variable form, with coefficients that change with time.
+
+    Args:
+        x: `(rows, samples)`.
+        coefficients: `(rows or a divisor of it, frames, sections, 5)` as g d m0 m1 m2; a frame holds for
+            `samples / frames` samples.
+        zi: `(rows, sections, 2)`, the state before the first sample.
+
+    Returns:
+        The output and the state after the last sample.
+    """
+    filters, frames, sections, _ = coefficients.shape
+    coefficients = coefficients.repeat_interleave(x.shape[0] // max(1, filters), dim=0).double()
+    y, state = [], list(zi.double().unbind(1))
+    for n, u in enumerate(x.double().unbind(-1)):
+        frame = coefficients[:, n // (x.shape[-1] // frames)]
+        for k in range(sections):
+            g, d, m0, m1, m2 = frame[:, k].unbind(-1)
+            c1, c2 = state[k].unbind(-1)
+            v1 = d * (c1 + g * (u - c2))
+            v2 = c2 + g * v1
+            u = m0 * u + m1 * v1 + m2 * v2
+            state[k] = torch.stack([2 * v1 - c1, 2 * v2 - c2], dim=-1)
+        y.append(u)
+    return (torch.stack(y, -1) if y else x.double()).to(x.dtype), torch.stack(state, dim=1)
+
+
 def ballistics(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
     """Branching one-pole: y[n] = a y[n-1] + (1 - a) g[n], a = attack where g[n] < y[n-1], else release.
 
     Args:
         g: `(rows, samples)`.
-        attack: `(rows,)`, the pole while the signal falls.
-        release: `(rows,)`, the pole while it rises.
+        attack: `(rows,)` or `(rows, samples)`, the pole while the signal falls.
+        release: The pole while it rises, as attack.
         zi: `(rows,)`, y before the first sample.
 
     Returns:
@@ -48,8 +76,9 @@ def ballistics(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> tuple[
     """
     y = torch.empty_like(g, dtype=torch.float64)
     last = zi.double()
+    attack, release = ((p if p.ndim == 2 else p.unsqueeze(-1)).expand(g.shape) for p in (attack, release))
     for n, value in enumerate(g.double().unbind(-1)):
-        a = torch.where(value < last, attack, release)
+        a = torch.where(value < last, attack[:, n], release[:, n])
         last = a * last + (1 - a) * value
         y[:, n] = last
     return y.to(g.dtype), last.clone()

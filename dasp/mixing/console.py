@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-import dasp.functional as F
 import dasp.modules as M
 from dasp._checks import check_audio, check_sample_rate, shape_text
-from dasp._spec import Param
+from dasp._spec import Param, State
+from dasp.functional.level import amplitude, mixed
 from dasp.functional.stereo import centre_gain
+from dasp.modules._processor import part_of
 
 Values: TypeAlias = dict[str, dict[str, dict[str, Tensor]]]
 """Physical controls by section, stage and name: `values["track"]["gain"]["gain_db"]`."""
 
+_Process: TypeAlias = Callable[[str, M.Chain, Tensor, Mapping[str, Mapping[str, Tensor]]], Tensor]
+"""How audio runs through the chain of a section of this name, with these controls."""
+
 SEND = Param("dB", -60, 12, meaning="Level at which a track is sent to a bus.")
 # A send fades out over the lowest part of its range, so that its lowest value is off and not merely quiet.
 _SEND_FADE_DB = 10.0
+
+# Tracks of one number of channels share a strip, whose state has this name.
+_WIDTHS = {1: "mono", 2: "stereo"}
 
 _KINDS = ("low_shelf", "peaking", "peaking", "high_shelf")
 
@@ -59,6 +66,11 @@ DEFAULT_LOCKED = (
 )
 
 
+def _send_gain(send_db: Tensor) -> Tensor:
+    """The factor of a send level, which fades out towards its lowest value."""
+    return amplitude(send_db) * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1)
+
+
 class DifferentiableMixingConsole(nn.Module):
     """A mix as a function of tracks and controls.
 
@@ -69,6 +81,9 @@ class DifferentiableMixingConsole(nn.Module):
 
     A centred track passes the panner of a strip at 0 dB, whatever its law.  A send is off at -60 dB, towards which it
     fades below -50 dB.
+
+    `forward` and `mix` take audio whole; `forward_block` and `mix_block` take it in blocks of any lengths, with a state
+    that goes from one to the next, and give the same.
 
     Args:
         sample_rate: Sample rate in Hz.
@@ -215,14 +230,77 @@ class DifferentiableMixingConsole(nn.Module):
 
     def mix(self, tracks: Tensor | Sequence[Tensor], values: Values, mask: Tensor | None = None) -> Tensor:
         """Mixes tracks with controls in physical units, as `denormalize` gives them; see `forward`."""
-        strips = self.strips(tracks, values["track"], mask)
-        total = F.stereo_bus(strips, self.sample_rate)
+        return self._mix(tracks, values, mask, _whole)
+
+    def forward_block(
+        self,
+        tracks: Tensor | Sequence[Tensor],
+        state: State,
+        controls: Mapping[str, Tensor],
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Mixes a block of tracks as `forward` does, from a state.
+
+        Args:
+            tracks: See `forward`; any number of samples.
+            state: What the call on the block before returned; `{}` at rest.
+            controls: Normalised controls, see the class.
+            mask: See `forward`.
+
+        Returns:
+            The mix `(*batch, 2, samples)`, equal to that of the whole to rounding, and the next state, a dict of
+            tensors: the states of the processors, their names with section and stage in front, such as
+            `track.mono.compressor.smoothed_gain`, `reverb.noise_shaped_reverb.input` and `master.parametric_eq.zi`.
+            Gradients reach through it to earlier blocks.
+
+        Raises:
+            TypeError: If tracks is not floating-point audio, or state is not a dict.
+            ValueError: If tracks, controls and mask do not match, or the state is not one of this console for tracks
+                of this batch, number and channels.
+
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> controls, state = console.default_controls(tracks=2), {}
+            >>> for block in torch.zeros(2, 1, 4410).split(2000, -1):
+            ...     mix, state = console.forward_block(block, state, controls)
+            >>> mix.shape
+            torch.Size([2, 410])
+        """
+        return self.mix_block(tracks, state, self.denormalize(controls), mask)
+
+    def mix_block(
+        self, tracks: Tensor | Sequence[Tensor], state: State, values: Values, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Mixes a block of tracks with controls in physical units, as `denormalize` gives them; see `forward_block`."""
+        name = type(self).__name__
+        if not isinstance(state, dict):
+            raise TypeError(f"{name}: state is a {type(state).__name__}, expected a dict of tensors, {{}} at rest")
+        after: State = {}
+
+        def block(section: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+            y, own = chain.process_block(x, part_of(state, section), controls)
+            after.update({f"{section}.{key}": value for key, value in own.items()})
+            return y
+
+        mix = self._mix(tracks, values, mask, block)
+        if state and state.keys() != after.keys():
+            odd = min(state.keys() ^ after.keys())
+            what = "has" if odd in state else "lacks"
+            raise ValueError(f"{name}: state {what} {odd!r}, expected {', '.join(sorted(after))}, or {{}} at rest")
+        return mix, after
+
+    def _mix(self, tracks: Tensor | Sequence[Tensor], values: Values, mask: Tensor | None, process: _Process) -> Tensor:
+        strips = self._strips(tracks, values["track"], mask, process)
+        sends = [_send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses]
+        # The sum, and what is sent to each bus, are one product of a matrix with the strips.
+        gains = self._pan_level * torch.stack(
+            [torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device), *sends], -2
+        )
+        total, *sent = mixed(strips, gains).unbind(-3)
         chains = self.sections()
-        for bus in self.buses:
-            send_db = values["track"]["send"][f"{bus}_db"]
-            faded = strips * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1).to(strips.dtype)[..., None, None]
-            total = total + chains[bus].process(F.stereo_bus(faded, self.sample_rate, send_db=send_db), values[bus])
-        return self.master.process(total, values["master"])
+        for bus, x in zip(self.buses, sent, strict=True):
+            total = total + process(bus, chains[bus], x, values[bus])
+        return process("master", self.master, total, values["master"])
 
     def strips(
         self, tracks: Tensor | Sequence[Tensor], values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None
@@ -234,13 +312,26 @@ class DifferentiableMixingConsole(nn.Module):
             values: Physical controls of the section "track".
             mask: See `forward`.
         """
+        return self._strips(tracks, values, mask, _whole) * self._pan_level
+
+    def _strips(
+        self,
+        tracks: Tensor | Sequence[Tensor],
+        values: Mapping[str, Mapping[str, Tensor]],
+        mask: Tensor | None,
+        process: _Process,
+    ) -> Tensor:
+        """Strips whose panners are as loud as their law has it at the centre."""
         groups = _by_channels(tracks)
-        outputs: dict[int, Tensor] = {}
-        for index, audio in groups:
-            part = values if len(groups) == 1 else self._of_tracks(values, index)
-            out = self.strip.process(audio, part) * self._pan_level
-            outputs.update(zip(index, out.unbind(-3), strict=True))
-        strips = out if len(groups) == 1 else torch.stack([outputs[track] for track in sorted(outputs)], -3)
+        if len(groups) == 1:
+            strips = process(f"track.{_WIDTHS[groups[0][1].shape[-2]]}", self.strip, groups[0][1], values)
+        else:
+            outputs: dict[int, Tensor] = {}
+            for index, audio in groups:
+                part = self._of_tracks(values, index)
+                out = process(f"track.{_WIDTHS[audio.shape[-2]]}", self.strip, audio, part)
+                outputs.update(zip(index, out.unbind(-3), strict=True))
+            strips = torch.stack([outputs[track] for track in sorted(outputs)], -3)
         if mask is None:
             return strips
         if mask.shape != strips.shape[:-2]:
@@ -265,18 +356,23 @@ class DifferentiableMixingConsole(nn.Module):
     def _pan_level(self) -> float:
         """What brings the centre of the strip's panners to 0 dB."""
         laws = [stage.options["law"] for stage in self.strip.stages().values() if stage.spec.name == "stereo_panner"]
-        return 1 / math.prod(centre_gain(law) for law in laws)
+        return 1 / math.prod([centre_gain(law) for law in laws])
+
+
+def _whole(section: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    return chain.process(x, controls)
 
 
 def _by_channels(tracks: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
-    """Tracks of one number of channels together: their positions and `(*batch, tracks, channels, samples)`."""
+    """Tracks of one number of channels together, `(*batch, tracks, channels, samples)`, after their positions."""
     name = "DifferentiableMixingConsole"
     if isinstance(tracks, Tensor):
         check_audio(name, tracks, (1, 2), "tracks")
         if tracks.ndim < 3:
             shape = shape_text(tracks.shape)
             raise ValueError(f"{name}: tracks has shape {shape}, expected (*batch, tracks, channels, samples)")
-        return [(list(range(tracks.shape[-3])), tracks)]
+        # All of them, however many: a list of their positions would fix their number in an exported program.
+        return [([], tracks)]
     if not tracks:
         raise ValueError(f"{name}: tracks is empty, expected at least one track")
     groups: dict[int, list[int]] = {}

@@ -137,5 +137,5 @@ def test_errors_name_the_argument_and_its_shapes():
         F.parametric_eq(x, 44100, kinds=("bell",))
     with pytest.raises(ValueError, match=r"parametric_eq: kinds is empty, expected at least one band"):
         F.parametric_eq(x, 44100, 100.0, 0.0, 1.0, kinds=())
-    with pytest.raises(ValueError, match=r"gain_db has shape \(4, 2, 100, 6\); a value for every sample"):
-        F.parametric_eq(x, 44100, gain_db=torch.zeros(4, 2, 100, 6))
+    with pytest.raises(ValueError, match=r"gain_db has shape \(4, 2, 99, 6\), expected .* or \(4, 2, 100, 6\) "):
+        F.parametric_eq(x, 44100, gain_db=torch.zeros(4, 2, 99, 6))

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -29,20 +30,54 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux say
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
 
-def python(code: str, *arguments: str, timeout: float = 120, path: Path = ROOT, **environment: str) -> str:
+# A process that hangs prints where each of its threads is, and ends; so does every child, forked or spawned.
+WATCHDOG = """
+import faulthandler, os, signal
+if hasattr(signal, "alarm"):
+    # faulthandler's own timer is a thread, which a forked child lacks and would wait for.
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm({seconds})
+    os.register_at_fork(after_in_child=lambda: signal.alarm({seconds}))
+else:
+    faulthandler.dump_traceback_later({seconds}, exit=True)
+"""
+
+
+def python(code: str, *arguments: str, timeout: int = 100, path: Path = ROOT, **environment: str) -> str:
     """Runs code in a fresh interpreter; fails with what it printed if it fails, hangs or crashes."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DASP_")}
-    result = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", "-c", textwrap.dedent(code), *arguments],
-        env={**clean, "PYTHONPATH": str(path), **environment},
-        cwd=path,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    # A file, for a spawned child runs it once more; its folder must not be searched before `path`.
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "script.py"
+        script.write_text(WATCHDOG.format(seconds=timeout) + textwrap.dedent(code))
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DASP_")}
+        result = subprocess.run(
+            [sys.executable, "-W", "error::RuntimeWarning", str(script), *arguments],
+            env={**clean, "PYTHONPATH": str(path), **environment},
+            cwd=path,
+            capture_output=True,
+            text=True,
+            # A child's time begins later.
+            timeout=2 * timeout + 10,
+            check=False,
+        )
     assert result.returncode == 0, f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result.stdout
+
+
+def test_a_process_that_hangs_says_where() -> None:
+    """What the tests of threads and processes rely on, also where it is a child that hangs."""
+    code = """
+        import multiprocessing, threading
+        def wait_for_ever():
+            threading.Event().wait()
+        if __name__ == "__main__":
+            child = multiprocessing.get_context("spawn").Process(target=wait_for_ever)
+            child.start()
+            child.join()
+            raise SystemExit(child.exitcode != 0)
+    """
+    with pytest.raises(AssertionError, match=r"exit status [^0](.|\n)*in wait_for_ever"):
+        python(code, timeout=1)
 
 
 # ---- missing, damaged, or of another version
@@ -403,55 +438,120 @@ def test_memory_does_not_grow() -> None:
 # ---- forked and spawned processes
 
 
-LOADER = """
-    import multiprocessing
-    import sys
-    import torch
-    import dasp.modules
-    from torch.utils.data import DataLoader, Dataset
+def test_data_loader_workers() -> None:
+    """The parent has used everything, with gradients and threads, and hands its modules over to be used likewise."""
+    code = """
+        import multiprocessing
+        import torch
+        import dasp.modules
+        from torch.utils.data import DataLoader, Dataset
 
-    class Items(Dataset):
-        def __init__(self):
-            self.chain = dasp.modules.Chain(
-                dasp.modules.ParametricEQ(44100, gain_db=3.0),
-                dasp.modules.Compressor(44100),
-                dasp.modules.NoiseShapedReverb(44100),
-            )
-        def __len__(self):
-            return 4
-        @torch.no_grad()
-        def __getitem__(self, index):
-            return self.chain(torch.randn(4, 2, 16384, generator=torch.Generator().manual_seed(index)))
+        class Items(Dataset):
+            def __init__(self):
+                self.chain = dasp.modules.Chain(
+                    dasp.modules.ParametricEQ(44100, gain_db=3.0),
+                    dasp.modules.Compressor(44100),
+                    dasp.modules.NoiseShapedReverb(44100, decay_s=0.3),
+                )
+            def __len__(self):
+                return 4
+            def __getitem__(self, index):
+                x = torch.randn(4, 2, 16384, generator=torch.Generator().manual_seed(index), requires_grad=True)
+                y = self.chain(x)
+                grads = torch.autograd.grad(y.square().mean(), [x, *self.chain.parameters()])
+                return [value.detach() for value in (y, *grads)]
 
-    if __name__ == "__main__":
+        if __name__ == "__main__":
+            torch.set_num_threads(2)
+            items = Items()
+            here = [items[index] for index in range(4)]
+            for context, workers in ((None, 0), ("fork", 2), ("forkserver", 1), ("spawn", 1)):
+                if context is not None and context not in multiprocessing.get_all_start_methods():
+                    continue
+                loader = DataLoader(items, batch_size=None, num_workers=workers, multiprocessing_context=context)
+                for mine, theirs in zip(here, loader, strict=True):
+                    for value, other in zip(mine, theirs, strict=True):
+                        # An FFT and a sum over samples round otherwise on another number of threads.
+                        assert (value - other).abs().max() <= 1e-4 * value.abs().max() + 1e-9, context
+            print("done")
+    """
+    assert python(code) == "done\n"
+
+
+def test_eight_threads_run_every_processor_at_once() -> None:
+    """From their first calls on, each in an order of its own, with gradients: to the bit what one thread computes."""
+    code = """
+        import random, threading, torch
+        from dasp import PROCESSORS
+        from tests.cases import Case, gradients, leaves
         torch.set_num_threads(2)
-        items = Items()
-        here = [items[index] for index in range(4)]
-        for context, workers in ((None, 0), ("fork", 2), ("forkserver", 1), ("spawn", 1)):
-            if context is not None and context not in multiprocessing.get_all_start_methods():
-                continue
-            print(context, flush=True)
-            loader = DataLoader(items, batch_size=None, num_workers=workers, multiprocessing_context=context)
-            for mine, theirs in zip(here, loader, strict=True):
-                assert torch.allclose(mine, theirs, rtol=0, atol=1e-5), (mine - theirs).abs().max()
+        cases = [Case(spec) for spec in PROCESSORS.values()]
+        def work(case):
+            x = case.audio((8,), 4200, torch.float32)
+            inputs = leaves(x, case.normalized(x, low=0.1, high=0.4), *case.signals(x[..., :100]))
+            y = case.flat(*inputs)
+            return [y.detach(), *gradients(y, inputs)]
+        start, results = threading.Barrier(8), [{} for _ in range(8)]
+        def all_of_them(number):
+            torch.set_num_threads(2)
+            order = random.Random(number).sample(range(len(cases)), len(cases))
+            start.wait()
+            for index in order:
+                results[number][index] = work(cases[index])
+        threads = [threading.Thread(target=all_of_them, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for index, case in enumerate(cases):
+            want = work(case)
+            for result in results:
+                assert all(torch.equal(a, b) for a, b in zip(result[index], want, strict=True)), case
         print("done")
-"""
+    """
+    assert python(code) == "done\n"
 
 
-def test_data_loader_workers(tmp_path: Path) -> None:
-    """The parent has used everything, with threads, and hands its modules over; a hang ends by the timeout."""
-    script = tmp_path / "loader.py"
-    script.write_text(textwrap.dedent(LOADER))
-    result = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.endswith("done\n")
+@forks
+def test_a_fork_while_other_threads_are_inside_a_kernel() -> None:
+    """A child gets locks as they were in the moment of the fork, and none of the threads that would release them."""
+    code = """
+        import os, threading, time, torch
+        from dasp.kernels import sosfilt
+        import dasp.functional as F
+        torch.set_num_threads(2)
+        x = torch.randn(16, 1, 30000)
+        def work():
+            value = x.clone().requires_grad_()
+            y = F.compressor(F.parametric_eq(value, 44100, gain_db=3.0), 44100)
+            return torch.autograd.grad(y.square().sum(), [value])[0].numpy().tobytes()
+        want, stop, rounds = work(), threading.Event(), []
+        def keep_busy():
+            torch.set_num_threads(2)
+            while not stop.is_set():
+                rounds.append(work() == want)
+        others = [threading.Thread(target=keep_busy) for _ in range(2)]
+        for other in others:
+            other.start()
+        children = []
+        try:
+            for _ in range(12):
+                time.sleep(0.007)
+                child = os.fork()
+                if child == 0:
+                    os._exit(0 if work() == want else 3)
+                children.append(child)
+            for child in children:
+                _, status = os.waitpid(child, 0)
+                assert status == 0, f"a child ended with {status}"
+        finally:
+            stop.set()
+            for other in others:
+                other.join()
+        assert rounds and all(rounds)
+        print("done")
+    """
+    assert python(code, timeout=60) == "done\n"
 
 
 @forks

@@ -13,6 +13,7 @@ import dasp.functional as F
 import dasp.modules as M
 from dasp.mixing import DifferentiableMixingConsole, SettingsError, describe, interpret
 from dasp.mixing.settings import parse, read, to_json
+from tests.cases import assert_close, gradients
 
 RATE = 44100
 NAMES = ["kick", "bass", "voice"]
@@ -75,6 +76,52 @@ def test_a_batch_is_as_its_items(console, tracks, generator):
     for item in range(2):
         alone = console(batch[item], {name: u[item] for name, u in controls.items()})
         torch.testing.assert_close(mix[item], alone, atol=2e-6, rtol=0)
+
+
+def drawn(console, generator, batch, tracks, samples):
+    return torch.randn(batch, tracks, 1, samples, generator=generator), console.random_controls(
+        tracks, generator, (batch,)
+    )
+
+
+def export_and_compare(console, generator):
+    batch, count, samples = (torch.export.Dim(name, min=1) for name in ("batch", "tracks", "samples"))
+    tracks, controls = drawn(console, generator, 2, 3, 300)
+    sections = {section: {0: batch, 1: count} if section == "track" else {0: batch} for section in controls}
+    shapes = {0: batch, 1: count, 3: samples}, sections
+    program = torch.export.export(console, (tracks, controls), dynamic_shapes=shapes).module()
+    for size in ((2, 3, 300), (4, 5, 700), (1, 1, 50)):
+        tracks, controls = drawn(console, generator, *size)
+        # Sums of rounding in float32.
+        torch.testing.assert_close(program(tracks, controls), console(tracks, controls), atol=1e-5, rtol=1e-5)
+
+
+def test_a_console_is_exported_for_any_batch_tracks_and_length(generator):
+    strip, bus = M.Chain(M.Gain(RATE), M.StereoPanner(RATE)), M.Chain(M.StereoWidener(RATE))
+    export_and_compare(DifferentiableMixingConsole(RATE, strip, {"wide": bus}, M.Chain(M.Gain(RATE))), generator)
+
+
+@pytest.mark.slow
+def test_the_default_console_is_exported_for_any_batch_tracks_and_length(console, generator):
+    export_and_compare(console, generator)
+
+
+@pytest.mark.slow
+def test_the_default_console_compiles_whole(console, generator):
+    torch._dynamo.reset()
+    compiled = torch.compile(console, backend="aot_eager", fullgraph=True, dynamic=True)
+    for size in ((2, 3, 300), (4, 5, 700)):
+        tracks, controls = drawn(console, generator, *size)
+        for u in controls.values():
+            u.requires_grad_()
+        results = []
+        for run in (compiled, console):
+            mix = run(tracks, controls)
+            results.append([mix, *torch.autograd.grad(mix.square().sum(), list(controls.values()))])
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-4 * float(expected.detach().abs().max()), rtol=1e-4)
+    mask = torch.tensor([True, False, True, True, True]).expand(4, -1)
+    torch.testing.assert_close(compiled(tracks, controls, mask), console(tracks, controls, mask), atol=1e-5, rtol=1e-5)
 
 
 def test_every_free_control_gets_a_gradient(console, tracks, generator):
@@ -163,6 +210,83 @@ def test_pickle_and_deepcopy_mix_alike(console, tracks, generator):
     expected = console(tracks, controls)
     assert torch.equal(pickle.loads(pickle.dumps(console))(tracks, controls), expected)
     assert torch.equal(copy.deepcopy(console)(tracks, controls), expected)
+
+
+def in_blocks(console, tracks, sizes, controls, mask=None):
+    """The mix of tracks that are cut into blocks."""
+    state, mixed, split = {}, [], [track.split(sizes, -1) for track in tracks]
+    for blocks in zip(*split, strict=True):
+        mix, state = console.forward_block(blocks, state, controls, mask)
+        mixed.append(mix)
+    return torch.cat(mixed, -1)
+
+
+@pytest.mark.parametrize("sizes", [[1500], [1] * 40, [1, 1499], [701, 0, 333, 466], [100] * 15])
+def test_blocks_equal_the_whole_with_gradients_across_blocks(sizes, generator):
+    rooms = {
+        "room": M.Chain(M.NoiseShapedReverb(RATE, decay_s=0.06, pre_delay_ms=4.0), M.Compressor(RATE, ratio=3.0)),
+        "hall": M.Chain(M.NoiseShapedReverb(RATE, decay_s=0.05, mix=0.8, seed=1)),
+    }
+    console = DifferentiableMixingConsole(RATE, buses=rooms)
+    shapes = [(2, 1), (2, 2), (2, 1), (2, 2)]
+    tracks = [torch.randn(*shape, sum(sizes), generator=generator, dtype=torch.float64) for shape in shapes]
+    controls = {name: u.double() for name, u in console.default_controls(4, batch=(2,)).items()}
+    for name in ("track", "master"):
+        controls[name] = 0.3 + 0.4 * torch.rand(controls[name].shape, generator=generator, dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, False], [True, True, False, True]])
+    results = []
+    for run in (console, lambda tracks, controls, mask: in_blocks(console, tracks, sizes, controls, mask)):
+        heard = [track.clone().requires_grad_() for track in tracks]
+        moved = {name: u.clone().requires_grad_() for name, u in controls.items()}
+        mix = run(heard, moved, mask)
+        slopes = gradients(mix, [*heard, *moved.values()])
+        results.append((mix.detach(), *slopes))
+    for got, want in zip(*results, strict=True):
+        # A gradient is a sum over the audio, whose terms round relative to their own size.
+        assert_close(got, want, 1e-12, 10.0)
+
+
+def test_blocks_of_one_tensor_equal_the_whole(console, tracks, generator):
+    controls = console.random_controls(3, generator)
+    mixed, state = [], {}
+    for block in tracks.split(1234, -1):
+        mix, state = console.mix_block(block, state, console.denormalize(controls))
+        mixed.append(mix)
+    # Sums in float32 of sounds around 1.
+    assert_close(torch.cat(mixed, -1), console(tracks, controls), 1e-6, 10.0)
+
+
+def test_a_state_has_the_names_of_sections_and_stages(console, generator):
+    tracks = [torch.randn(1, 50, generator=generator), torch.randn(2, 50, generator=generator)]
+    _, state = console.forward_block(tracks, {}, console.default_controls(2))
+    assert sorted(state) == [
+        "master.compressor.smoothed_gain",
+        "master.parametric_eq.zi",
+        "reverb.noise_shaped_reverb.input",
+        "track.mono.compressor.smoothed_gain",
+        "track.mono.parametric_eq.zi",
+        "track.stereo.compressor.smoothed_gain",
+        "track.stereo.parametric_eq.zi",
+    ]
+
+
+def test_a_state_of_other_tracks_is_refused(console, tracks):
+    controls = console.default_controls(3)
+    _, state = console.forward_block(tracks, {}, controls)
+    with pytest.raises(
+        ValueError, match=r"state has 'track\.mono\.compressor\.smoothed_gain', expected .*track\.stereo"
+    ):
+        console.forward_block(tracks.expand(-1, 2, -1), state, controls)
+    with pytest.raises(ValueError, match=r"parametric_eq: state 'zi' has shape \(3, .*expected \(2, "):
+        console.forward_block(tracks[:2], state, console.default_controls(2))
+    with pytest.raises(ValueError, match="state has 'drums', expected"):
+        console.forward_block(tracks, {**state, "drums": torch.zeros(())}, controls)
+    with pytest.raises(ValueError, match=r"state lacks 'master\.parametric_eq\.zi', expected"):
+        console.forward_block(
+            tracks, {key: value for key, value in state.items() if key != "master.parametric_eq.zi"}, controls
+        )
+    with pytest.raises(TypeError, match="state is a NoneType, expected a dict of tensors"):
+        console.mix_block(tracks, None, console.denormalize(controls))
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 96000])

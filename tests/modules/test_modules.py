@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import pickle
 
 import pytest
@@ -162,6 +163,55 @@ def test_stages_of_one_kind_are_numbered():
 def test_a_chain_compiles_whole(chain, x):
     compiled = torch.compile(chain, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), chain(x), atol=1e-6, rtol=1e-5)
+
+
+def exported(module, arguments, dynamic):
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(module, arguments, dynamic_shapes=dynamic), file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+def test_a_chain_is_exported_for_any_batch_and_length_with_its_parameters(chain, x):
+    batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=1)
+    program = exported(chain, (x,), ({0: batch, 2: samples},))
+    for audio in (x, x[:1, :, :77], x.repeat(3, 1, 2)):
+        torch.testing.assert_close(program(audio), chain(audio), atol=1e-6, rtol=1e-5)
+    assert set(program.state_dict()) == set(chain.state_dict())
+    with torch.no_grad():
+        for module in (program, chain):
+            for parameter in module.parameters():
+                parameter.fill_(0.4)
+    torch.testing.assert_close(program(x), chain(x), atol=1e-6, rtol=1e-5)
+
+
+def make(cls):
+    return cls(RATE, **{name: torch.randn(1, 20) for name in cls.spec.signals})
+
+
+def audio_for(cls, batch, samples):
+    channels = cls.spec.channels[0] if cls.spec.channels else 2
+    return torch.randn(batch, *([3] if cls.spec.tracks else []), channels, samples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", M.Processor.__subclasses__())
+def test_every_module_is_exported_and_compiles_whole(cls):
+    module = make(cls)
+    x = audio_for(cls, 2, 100)
+    batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=1)
+    program = exported(module, (x,), ({0: batch, x.ndim - 1: samples},))
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in ((2, 100), (5, 333), (3, 7)):
+        x = audio_for(cls, *size)
+        expected = module(x)
+        torch.testing.assert_close(program(x), expected, atol=1e-6, rtol=1e-5)
+        got = compiled(x)
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+        parameters = list(module.parameters())
+        for grads in zip(*(torch.autograd.grad(y.sum(), parameters) for y in (got, expected)), strict=True):
+            torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

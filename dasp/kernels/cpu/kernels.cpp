@@ -131,10 +131,25 @@ struct SosfiltTask : SosfiltArgs {
   int64_t element(int64_t row) const { return row / pieces * total + sample(row); }
 };
 
+struct SvfArgs {
+  const void* x;               // rows, samples
+  const double* coefficients;  // rows / share, frames, sections, 5: g d m0 m1 m2
+  const double* zi;            // rows, sections, 2
+  void* y;                     // rows, samples
+  double* zf;                  // rows, sections, 2
+  const void* gy;              // rows, samples
+  const double* gzf;           // rows, sections, 2
+  void* gx;                    // rows, samples
+  double* gcoefficients;       // rows, frames, sections, 5; null where no gradient is wanted
+  double* gzi;                 // rows, sections, 2
+  double* checkpoints;         // rows, blocks, sections, 2: the states at the start of every block; null where not wanted
+  int64_t rows, samples, sections, share, frames;
+};
+
 struct BallisticsArgs {
   const void* g;          // rows, samples
-  const double* attack;   // rows
-  const double* release;  // rows
+  const double* attack;   // rows; rows, samples where poles vary, as their gradients are
+  const double* release;  // the same
   const double* zi;       // rows
   void* y;                // rows, samples
   double* zf;             // rows
@@ -196,6 +211,25 @@ struct BiquadsGradientArgs {
   const double* slopes;  // rows, bands, 5, 3
   double* gradients[3];  // rows, bands
   int64_t rows, bands;
+};
+
+struct MixArgs {
+  const void* x;        // rows, inputs, samples
+  const double* gains;  // rows, outputs, inputs
+  void* y;              // rows, outputs, samples
+  const void* gy;       // rows, outputs, samples
+  void* gx;             // rows, inputs, samples
+  double* ggains;       // rows, stretches, outputs, inputs
+  int64_t rows, samples, inputs, outputs;
+};
+
+struct PrototypesArgs {
+  const double* controls[3];  // rows, bands: Hz, dB, q
+  const double* limits;       // half turns per Hz, lowest and highest frequency, lowest and highest q
+  double* coefficients;       // rows, bands, 5: g d m0 m1 m2; their gradients on the way back
+  double* gradients[3];       // rows, bands
+  int64_t rows, bands;
+  int64_t kinds[1];           // one for each band, in the order of `design`
 };
 
 struct GainComputerArgs {
@@ -626,6 +660,34 @@ DASP_API int dasp_biquads_backward_f64(const BiquadsGradientArgs* args, int) {
   return 0;
 }
 
+// A task is a stretch of an item.
+#define DASP_EXPORT_MIX(name, T, suffix)                                                          \
+  DASP_API int dasp_##name##_##suffix(const MixArgs* args, int threads) {                         \
+    const int64_t length = baseline::kMixStretch, count = (args->samples + length - 1) / length;  \
+    const auto nothing = [](int64_t = 0) { return true; };                                        \
+    return parallel(threads, 0, nothing, nothing, args->rows * count, [&](int64_t task) {         \
+      const int64_t start = task % count * length, end = start + length;                          \
+      return DASP_CHOOSE(name<T>)(*args, task / count, start, end < args->samples ? end : args->samples, task); \
+    });                                                                                           \
+  }
+
+DASP_EXPORT_MIX(mix, float, f32)
+DASP_EXPORT_MIX(mix, double, f64)
+DASP_EXPORT_MIX(mix_backward, float, f32)
+DASP_EXPORT_MIX(mix_backward, double, f64)
+
+#define DASP_EXPORT_PROTOTYPES(name)                                                             \
+  DASP_API int dasp_##name##_f64(const PrototypesArgs* args, int threads) {                      \
+    const int64_t stretch = 1024, tasks = (args->rows + stretch - 1) / stretch;                  \
+    const auto nothing = [](int64_t = 0) { return true; };                                       \
+    return parallel(threads, 0, nothing, nothing, tasks, [&](int64_t i) {                        \
+      const int64_t last = (i + 1) * stretch;                                                    \
+      return DASP_CHOOSE(name)(*args, i * stretch, last < args->rows ? last : args->rows);       \
+    });                                                                                          \
+  }
+
+DASP_EXPORT_PROTOTYPES(prototypes)
+DASP_EXPORT_PROTOTYPES(prototypes_backward)
 namespace {
 
 // x acting as clamped, with its derivative.
@@ -695,6 +757,10 @@ DASP_EXPORT(dynamics, DynamicsArgs)
 DASP_EXPORT(dynamics_backward, DynamicsArgs)
 DASP_EXPORT(recurrence, RecurrenceArgs)
 DASP_EXPORT(recurrence_backward, RecurrenceArgs)
+DASP_EXPORT(svf, SvfArgs)
+DASP_EXPORT(svf_backward, SvfArgs)
+DASP_EXPORT(ballistics_varying, BallisticsArgs)
+DASP_EXPORT(ballistics_varying_backward, BallisticsArgs)
 
 DASP_API int dasp_abi_version() { return 6; }
 
