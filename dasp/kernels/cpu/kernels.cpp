@@ -323,7 +323,8 @@ int isa() {
 }
 
 // Lanes per task: as wide as the machine allows while every thread still has a task, and no wider than the rows need.
-// Two lanes take no longer than one, whose scalar code a compiler may round otherwise.
+// Two lanes take no longer than one, whose scalar code a compiler may round otherwise; what has vectors along time takes
+// them as one or two rows.
 int lanes_for(int64_t rows, int threads, int width) {
   int lanes = width;
   while (lanes > 2 && (lanes / 2 >= rows || (rows + lanes - 1) / lanes < threads)) lanes /= 2;
