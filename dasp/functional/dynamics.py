@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dasp._checks import check_call, check_choice, control, is_automation, plain_control, recalled
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import DYNAMICS_CONTROLS, automated_dynamics, dynamics, gain_computer
+from dasp.kernels import DYNAMICS_CONTROLS, automated_dynamics, dynamics, gain_computer, numbers
 
 LINKS = ("max", "mean", "none")
 """How channels share a detector."""
@@ -125,12 +125,12 @@ def _columns(settings: dict[str, float | Tensor], rows: int, x: Tensor) -> Tenso
     """Numbers and tensors `(rows,)` as the columns of a matrix in float64."""
     ordered = [settings[name] for name in DYNAMICS_CONTROLS]
     tensors = [setting for setting in ordered if isinstance(setting, Tensor)]
-    if not tensors:
-        return torch.tensor([ordered], dtype=torch.float64, device=x.device).expand(rows, len(ordered))
     # Converted all at once where all are of one type, and the numbers are in it exactly.
-    numbers = [setting for setting in ordered if not isinstance(setting, Tensor)]
+    plain = [setting for setting in ordered if not isinstance(setting, Tensor)]
+    if not tensors:
+        return numbers(plain, x).expand(rows, len(plain))
     same = all(tensor.dtype == tensors[0].dtype for tensor in tensors)
-    at_once = same and all(number in (0.0, math.inf) for number in numbers)
+    at_once = same and all(number in (0.0, math.inf) for number in plain)
     dtype = tensors[0].dtype if at_once else torch.float64
     columns = [
         setting.to(dtype) if isinstance(setting, Tensor) else tensors[0].new_full((rows,), setting, dtype=dtype)
