@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels import reference
-from dasp.kernels._library import library
+from dasp.kernels._library import advised, library
 from dasp.kernels._recurrence import delayed, recurrence
 from dasp.kernels._registration import Operator, Tensors, in_double, register
 
@@ -28,7 +28,7 @@ def _forward(g: Tensor, attack: Tensor, release: Tensor, zi: Tensor) -> Tensors:
         return g.clone(), zi.clone()
     if not library.available():
         return reference.ballistics(g, attack, release, zi)
-    y, zf = torch.empty_like(g), torch.empty_like(zi)
+    y, zf = advised(torch.empty_like(g)), torch.empty_like(zi)
     pointers = [g, attack, release, zi, y, zf, None, None, None, None, None, None]
     library.call(_kernel("ballistics", attack), pointers, list(g.shape))
     return y, zf
@@ -48,8 +48,8 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
         return torch.zeros_like(g), torch.zeros_like(attack), torch.zeros_like(release), gzf.clone()
     if not library.available():
         return in_double(_vjp, like=0)((g, attack, release, zi), saved, (gy, gzf))
-    gg = torch.empty_like(g)
-    gattack, grelease, gzi = (torch.empty_like(value) for value in (attack, release, zi))
+    gg = advised(torch.empty_like(g))
+    gattack, grelease, gzi = (advised(torch.empty_like(value)) for value in (attack, release, zi))
     pointers = [g, attack, release, zi, None, None, gy, gzf, gg, gattack, grelease, gzi]
     library.call(_kernel("ballistics", attack) + "_backward", pointers, list(g.shape))
     return gg, gattack, grelease, gzi

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dasp.kernels._ballistics import ballistics
 from dasp.kernels._gain_computer import in_units_of_dynamics
-from dasp.kernels._library import library
+from dasp.kernels._library import advised, library
 from dasp.kernels._recurrence import delayed, recurrence
 from dasp.kernels._registration import BLOCK, CHECKPOINTS, Operator, Tensors, in_double, nothing, register
 
@@ -93,7 +93,7 @@ def _forward(
     if not library.available():
         y, zf = unfused(x.double(), curve, poles, makeup, zi, *shape)
         return y.to(x.dtype), zf, nothing(zi)
-    y, zf = torch.empty_like(x), torch.empty_like(zi)
+    y, zf = advised(torch.empty_like(x)), torch.empty_like(zi)
     checkpoints = _checkpoints(x, zi) if differentiable else None
     groups, channels, samples = x.shape
     pointers = [x, curve, poles, makeup, zi, y, zf, None, None, None, None, None, None, None, checkpoints]
@@ -120,7 +120,7 @@ def _backward(shape: _Shape, inputs: Tensors, saved: Tensors, grads: Tensors, ne
     (checkpoints,) = saved
     if not checkpoints.numel():
         checkpoints = _forward(shape, x, curve, poles, makeup, zi)[2]
-    results = [torch.empty_like(tensor) for tensor in (x, curve, poles, makeup, zi)]
+    results = [advised(torch.empty_like(tensor)) for tensor in (x, curve, poles, makeup, zi)]
     groups, channels, samples = x.shape
     pointers = [x, curve, poles, makeup, zi, None, None, gy, gzf, *results, checkpoints.contiguous()]
     library.call("dynamics_backward", pointers, [groups, samples, channels, shape.direction, int(shape.mean)])

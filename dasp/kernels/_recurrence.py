@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels import reference
-from dasp.kernels._library import library
+from dasp.kernels._library import advised, library
 from dasp.kernels._registration import Operator, Tensors, in_double, register
 
 
@@ -23,7 +23,7 @@ def _forward(a: Tensor, x: Tensor, zi: Tensor) -> Tensors:
         return x.clone(), zi.clone()
     if not library.available():
         return reference.recurrence(a, x, zi)
-    y, zf = torch.empty_like(x), torch.empty_like(zi)
+    y, zf = advised(torch.empty_like(x)), torch.empty_like(zi)
     library.call("recurrence", [a, x, zi, y, zf, None, None, None, None, None], list(x.shape))
     return y, zf
 
@@ -43,7 +43,7 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
         return torch.zeros_like(a), torch.zeros_like(x), gzf.clone()
     if not library.available():
         return in_double(_vjp, like=0)((a, x, zi), saved, (gy, gzf))
-    ga, gx, gzi = torch.empty_like(a), torch.empty_like(x), torch.empty_like(zi)
+    ga, gx, gzi = (advised(torch.empty_like(value)) for value in (a, x, zi))
     library.call("recurrence_backward", [a, None, zi, y, None, gy, gzf, ga, gx, gzi], list(x.shape))
     return ga, gx, gzi
 
