@@ -16,7 +16,7 @@ from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
 
 # Levels below -80 dBFS are silence to the network.
 _SILENCE = 1e-4
-_LEAST = {"num_controls": 1, "level_blocks": 0}
+_LEAST = {"level_blocks": 0, "embedding": 0}
 
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -79,6 +79,7 @@ class NeuralProxy(nn.Module):
         dilation_growth: Dilation of each block over that of the block before.
         level_blocks: Blocks of the level path; 0 for none, and then y = z.
         level_hop: Samples per frame of the level path.
+        embedding: Features that two layers make of u for FiLM; 0 for FiLM of u itself.
         seed: Seed of the initial parameters.
 
     Attributes:
@@ -109,6 +110,7 @@ class NeuralProxy(nn.Module):
         dilation_growth: int = 5,
         level_blocks: int = 5,
         level_hop: int = 32,
+        embedding: int = 32,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -122,13 +124,21 @@ class NeuralProxy(nn.Module):
             "dilation_growth": dilation_growth,
             "level_blocks": level_blocks,
             "level_hop": level_hop,
+            "embedding": embedding,
         }
         for name, value in self.config.items():
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"NeuralProxy: {name} is {value!r}, expected a whole number")
             if value < _LEAST.get(name, 1):
                 raise ValueError(f"NeuralProxy: {name} is {value}, expected at least {_LEAST.get(name, 1)}")
-        size = (kernel_size, dilation_growth, num_controls)
+        if embedding:
+            self.embedding = nn.Sequential(
+                _empty(nn.Linear, num_controls, embedding),
+                nn.PReLU(embedding),
+                _empty(nn.Linear, embedding, embedding),
+                nn.PReLU(embedding),
+            )
+        size = (kernel_size, dilation_growth, embedding or num_controls)
         self.body = _stack(channels_in, channels, blocks, *size)
         self.output = _empty(nn.Conv1d, channels, channels_out, 1)
         if level_blocks:
@@ -155,6 +165,7 @@ class NeuralProxy(nn.Module):
             kernel_size=13,
             dilation_growth=8,
             level_blocks=0,
+            embedding=0,
             seed=seed,
         )
 
@@ -261,6 +272,8 @@ class NeuralProxy(nn.Module):
         return y.reshape(*batch, self.channels_out, samples)
 
     def _run(self, x: Tensor, u: Tensor) -> Tensor:
+        if self.config["embedding"]:
+            u = self.embedding(u)
         first, *others = self.body
         z = first(x, u)
         if not self.config["level_blocks"]:

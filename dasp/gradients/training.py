@@ -132,8 +132,10 @@ def spectral_distance(y: Tensor, target: Tensor) -> Tensor:
 class _Source:
     """Batches of audio `(batch, channels, samples)` from whatever holds audio."""
 
-    def __init__(self, audio: AudioSource, batch_size: int, samples: int, argument: str = "audio") -> None:
-        self._size, self._samples, self._argument = batch_size, samples, argument
+    def __init__(
+        self, audio: AudioSource, channels: int, batch_size: int, samples: int, argument: str = "audio"
+    ) -> None:
+        self._channels, self._size, self._samples, self._argument = channels, batch_size, samples, argument
         self._audio = audio
         if isinstance(audio, Tensor):
             self._audio = self._flat(audio)
@@ -175,7 +177,7 @@ class _Source:
                     f"expected at least {2 * self._samples} samples or several items, or give validation_audio"
                 )
             self._audio, others = self._audio[..., :end], self._audio[..., end:]
-        source = _Source(others, self._size, self._samples)
+        source = _Source(others, self._channels, self._size, self._samples)
         return [source.batch(generator) for _ in range(batches)]
 
     def _collected(self) -> list[Tensor]:
@@ -199,7 +201,7 @@ class _Source:
                 )
 
     def _flat(self, x: Tensor) -> Tensor:
-        check_audio("train_proxy", x, argument=self._argument)
+        check_audio("train_proxy", x, (self._channels,), self._argument)
         if x.numel() == 0:
             raise ValueError(f"train_proxy: {self._argument} has shape {shape_text(x.shape)}, expected samples")
         return x.reshape(-1, *x.shape[-2:])
@@ -247,9 +249,7 @@ class _Training:
         """One step of Adam."""
         x, u, y = self.example(x, self.generator)
         self.optimizer.zero_grad()
-        loss = self.loss(self.proxy(x, u), y)
-        if loss.ndim or not bool(torch.isfinite(loss)):
-            raise ValueError(f"train_proxy: loss gives {loss.detach()}, expected a finite scalar")
+        loss = self.distance(self.proxy(x, u), y)
         loss.backward()
         nn.utils.clip_grad_norm_(self.proxy.parameters(), max_norm)
         for group in self.optimizer.param_groups:
@@ -259,17 +259,24 @@ class _Training:
         self.course.losses.append(float(loss.detach()))
         return self.course.losses[-1]
 
+    def distance(self, y: Tensor, target: Tensor) -> Tensor:
+        """The loss, which must be a finite scalar."""
+        loss = self.loss(y, target)
+        if loss.ndim or not bool(torch.isfinite(loss)):
+            raise ValueError(f"train_proxy: loss gives {loss.detach()}, expected a finite scalar")
+        return loss
+
     @torch.no_grad()
-    def distance(self, outputs: Iterable[Tensor]) -> float:
+    def held_out_distance(self, outputs: Iterable[Tensor]) -> float:
         """Mean loss of outputs for what is held out."""
-        losses = [float(self.loss(have, y)) for have, (_, _, y) in zip(outputs, self.held_out, strict=True)]
+        losses = [float(self.distance(have, y)) for have, (_, _, y) in zip(outputs, self.held_out, strict=True)]
         return sum(losses) / len(losses)
 
     @torch.no_grad()
     def validate(self, plateau: int) -> float:
         """Loss on what is held out; remembers the best parameters and lowers the learning rate on a plateau."""
         course = self.course
-        loss = self.distance(self.proxy(x, u) for x, u, _ in self.held_out)
+        loss = self.held_out_distance(self.proxy(x, u) for x, u, _ in self.held_out)
         course.validation_losses.append((course.step, loss))
         if loss < course.best_loss:
             course.best_loss, course.best_step, course.stale = loss, course.step, 0
@@ -340,8 +347,8 @@ def train_proxy(
     max_norm: float = 1.0,
     validate_every: int = 50,
     validation_batches: int = 4,
-    plateau: int = 4,
-    patience: int = 12,
+    plateau: int = 2,
+    patience: int = 10,
     generator: torch.Generator | None = None,
     on_step: Callable[[TrainingProgress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -415,12 +422,13 @@ def train_proxy(
     if resumed and checkpoint is not None:
         training.load(checkpoint)
     course = training.course
-    source = _Source(audio, batch_size, samples)
+    channels = proxy.config["channels_in"]
+    source = _Source(audio, channels, batch_size, samples)
     held_out_generator = torch.Generator().manual_seed(course.validation_seed)
     if validation_audio is None:
         held_out = source.hold_out(validation_batches, held_out_generator)
     else:
-        validation = _Source(validation_audio, batch_size, samples, "validation_audio")
+        validation = _Source(validation_audio, channels, batch_size, samples, "validation_audio")
         held_out = [validation.batch(held_out_generator) for _ in range(validation_batches)]
     training.held_out = [training.example(x, held_out_generator) for x in held_out]
     source.skip(course.step)
@@ -450,7 +458,7 @@ def train_proxy(
         validation_losses=dict(course.validation_losses),
         best_step=course.best_step,
         best_loss=course.best_loss,
-        identity_loss=training.distance(x for x, _, _ in training.held_out) if comparable else math.nan,
+        identity_loss=training.held_out_distance(x for x, _, _ in training.held_out) if comparable else math.nan,
         stopped_early=course.stale >= patience,
         interrupted=interrupted,
     )

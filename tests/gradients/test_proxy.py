@@ -13,8 +13,16 @@ from torch import nn
 
 from dasp.gradients import NeuralProxy
 
-SMALL = {"channels": 4, "blocks": 2, "kernel_size": 3, "dilation_growth": 3, "level_blocks": 2, "level_hop": 8}
-PLAIN = {**SMALL, "level_blocks": 0}
+SMALL = {
+    "channels": 4,
+    "blocks": 2,
+    "kernel_size": 3,
+    "dilation_growth": 3,
+    "level_blocks": 2,
+    "level_hop": 8,
+    "embedding": 5,
+}
+PLAIN = {**SMALL, "level_blocks": 0, "embedding": 0}
 CONFIGURATIONS = pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["level", "plain"])
 
 
