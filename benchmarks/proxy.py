@@ -57,7 +57,7 @@ def excerpts(audio: Tensor, items: int, samples: int) -> Callable[[torch.Generat
 @torch.no_grad()
 def measure(
     effect: Callable[[Tensor, Tensor], Tensor], proxy: NeuralProxy, items: int = TEST_ITEMS
-) -> dict[str, float | list[float]]:
+) -> dict[str, float]:
     """Mean distances in dB on audio and controls that training has not seen."""
     generator = torch.Generator().manual_seed(1)
     x = excerpts(songs(TEST_SONGS), items, TEST_SAMPLES)(generator)

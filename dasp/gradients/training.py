@@ -342,7 +342,7 @@ def train_proxy(
     steps: int = 1000,
     batch_size: int = 8,
     samples: int = 32768,
-    loss: Callable[[Tensor, Tensor], Tensor] = spectral_distance,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     learning_rate: float = 3e-3,
     max_norm: float = 1.0,
     validate_every: int = 50,
@@ -372,7 +372,7 @@ def train_proxy(
         steps: Steps of training, those before it was resumed included.
         batch_size: Items per batch, for tensors and single items.
         samples: Length of the stretches of audio.  What the effect remembers for longer is not learned.
-        loss: `loss(y, target)`, a differentiable scalar.
+        loss: `loss(y, target)`, a differentiable scalar; `spectral_distance` if None.
         learning_rate: First learning rate of Adam.
         max_norm: Limit of the norm of the gradient.
         validate_every: Steps between evaluations on what is held out.
@@ -418,7 +418,7 @@ def train_proxy(
     if resumed and not resume:
         raise FileExistsError(f"train_proxy: {checkpoint} exists already: give resume=True to go on from it")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    training = _Training(effect, proxy, loss, learning_rate, generator)
+    training = _Training(effect, proxy, loss or spectral_distance, learning_rate, generator)
     if resumed and checkpoint is not None:
         training.load(checkpoint)
     course = training.course
