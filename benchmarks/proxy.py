@@ -83,7 +83,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32768)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--level-blocks", type=int, default=5)
-    parser.add_argument("--embedding", type=int, default=32)
     parser.add_argument("--published", action="store_true", help="the published size instead of the default one")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--resume", action="store_true")
@@ -93,7 +92,7 @@ def main() -> None:
     if arguments.published:
         proxy = NeuralProxy.published(count)
     else:
-        proxy = NeuralProxy(count, level_blocks=arguments.level_blocks, embedding=arguments.embedding)
+        proxy = NeuralProxy(count, level_blocks=arguments.level_blocks)
     start, cpu_start = time.perf_counter(), time.process_time()
 
     def show(progress: TrainingProgress) -> None:

@@ -235,8 +235,7 @@ class _Training:
 
     def example(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Audio, controls drawn for it, and what the effect makes of both."""
-        u = torch.rand(len(x), self.proxy.num_controls, generator=generator, device=generator.device)
-        u = u.to(x.device, x.dtype)
+        u = torch.rand(len(x), self.proxy.num_controls, generator=generator).to(x.device, x.dtype)
         with torch.no_grad():
             y = self.effect(x, u)
         check_output("train_proxy", "effect", y, x, self.proxy.channels_out)
@@ -379,7 +378,7 @@ def train_proxy(
         validation_batches: Batches held out.
         plateau: The learning rate is halved after each so many evaluations in a row without a new best one.
         patience: Training ends after so many in a row.
-        generator: What all randomness is drawn from; one with seed 0 if None.
+        generator: What all randomness is drawn from, on the CPU; one with seed 0 if None.
         on_step: Called after each step.
         checkpoint: A safetensors file, written at each evaluation and at the end, with everything that is needed to go
             on. `NeuralProxy.load` reads the best parameters from it.

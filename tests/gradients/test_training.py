@@ -12,6 +12,8 @@ from torch import Tensor
 from dasp.gradients import NeuralProxy, TrainingProgress, spectral_distance, train_proxy
 
 SIZE = {"channels": 4, "blocks": 2, "kernel_size": 3, "level_blocks": 2, "level_hop": 8, "embedding": 4}
+# For silence the proxy is perfect at the start, and cannot become better.
+SILENCE = torch.zeros(1, 1, 300)
 SHORT = {"steps": 8, "batch_size": 2, "samples": 128, "validate_every": 3, "validation_batches": 2}
 
 
@@ -142,6 +144,15 @@ def test_a_training_goes_on_after_its_end_as_if_it_had_been_longer(tmp_path):
     assert result == expected
 
 
+def test_the_best_parameters_are_resumed_too(tmp_path):
+    train(validation_audio=SILENCE, steps=6, checkpoint=tmp_path / "training")
+    network, result = train(
+        network=proxy(seed=5), validation_audio=SILENCE, checkpoint=tmp_path / "training", resume=True
+    )
+    assert result.best_step == 0
+    assert same(network, proxy())
+
+
 def test_resume_needs_no_checkpoint_to_begin_with(tmp_path):
     network, result = train(checkpoint=tmp_path / "training", resume=True)
     again, _ = train()
@@ -157,21 +168,22 @@ def test_a_checkpoint_gives_the_best_proxy(tmp_path):
 
 
 def test_training_ends_early_and_slows_down_on_a_plateau():
-    # At the start the proxy is this effect, and cannot become better.
-    rates = []
-    network, result = train(
-        lambda x, u: x,
-        steps=100,
-        validate_every=2,
-        plateau=2,
-        patience=5,
-        on_step=lambda p: rates.append(p.learning_rate),
-    )
+    told: list[TrainingProgress] = []
+    settings = {"validation_audio": SILENCE, "steps": 50, "validate_every": 2, "plateau": 2, "patience": 5}
+    network, result = train(**settings, on_step=told.append)
     assert result.stopped_early
     assert result.steps == 10
     assert result.best_step == 0
     assert same(network, proxy())
-    assert rates == [3e-3] * 4 + [1.5e-3] * 4 + [0.75e-3] * 2
+    assert [p.learning_rate for p in told] == [3e-3] * 4 + [1.5e-3] * 4 + [0.75e-3] * 2
+
+
+def test_a_lower_learning_rate_makes_smaller_steps():
+    settings = {"validation_audio": SILENCE, "steps": 6, "validate_every": 2}
+    results = [train(**settings, plateau=plateau)[1] for plateau in (1, 99)]
+    slow, fast = (result.losses for result in results)
+    assert slow[:3] == fast[:3]
+    assert slow[3] != fast[3]
 
 
 @pytest.mark.parametrize("when", [1, 7])
