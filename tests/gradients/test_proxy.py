@@ -112,6 +112,13 @@ def test_it_begins_as_the_identity_or_the_mean(channels_in, channels_out, expect
     torch.testing.assert_close(proxy(x, torch.rand(2, 3)), expected(x), atol=1e-6, rtol=0)
 
 
+def test_films_begin_around_the_identity():
+    for block in NeuralProxy.published(3).body:
+        scale, shift = block.film.bias.chunk(2)
+        assert (scale == 1).all()
+        assert (shift == 0).all()
+
+
 @CONFIGURATIONS
 @pytest.mark.parametrize("samples", [0, 1, 7, 8, 9, 97])
 @pytest.mark.parametrize("batch", [(), (0,), (2,), (2, 1, 3)])
@@ -243,6 +250,16 @@ def test_a_file_is_whole_or_not_written(tmp_path, monkeypatch):
         small(num_controls=3).save(path)
     assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == ["proxy"]
+
+
+def test_a_file_is_replaced_by_a_move(tmp_path):
+    small().save(tmp_path / "proxy")
+    with (tmp_path / "proxy").open("rb") as before:
+        content = (tmp_path / "proxy").read_bytes()
+        small(num_controls=3).save(tmp_path / "proxy")
+        # Whoever reads meanwhile has the whole of the earlier file.
+        assert before.read() == content
+    assert NeuralProxy.load(tmp_path / "proxy").num_controls == 3
 
 
 def test_without_safetensors_the_error_says_what_to_install(tmp_path, monkeypatch):
