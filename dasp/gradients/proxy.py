@@ -57,8 +57,8 @@ class NeuralProxy(nn.Module):
     r"""A causal network f(x, u) that can be trained to imitate an effect with controls u (Steinmetz et al. 2022).
 
     Its body is a temporal convolutional network: blocks of a convolution whose dilation grows as dilation_growth^n, of
-    FiLM, scale and shift per channel that are linear in u, of a PReLU and a residual connection.  That alone is the
-    published proxy, `NeuralProxy.published`.
+    FiLM, scale and shift per channel that are linear in u or in an embedding of u, of a PReLU and a residual connection.
+    That alone, without embedding, is the published proxy, `NeuralProxy.published`.
 
     The default adds what effects on levels need and convolutions of audio hardly learn, a level path: a second network
     of this kind that reads the peak and mean levels, on a logarithmic scale, of frames of `level_hop` samples, and so
@@ -171,17 +171,13 @@ class NeuralProxy(nn.Module):
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
-        """Uniform weights as torch draws them, from a generator; FiLM around the identity; at first y = W x."""
+        """Weights as torch draws them, but from a generator; with a level path, y = W x at first."""
         for module in self.modules():
             if isinstance(module, (nn.Conv1d, nn.Linear)):
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 for parameter in module.parameters():
                     drawn = torch.empty(parameter.shape, device=generator.device)
                     parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
-            if isinstance(module, _Block):
-                scale, shift = module.film.bias.chunk(2)
-                scale.fill_(1)
-                shift.zero_()
         if self.config["level_blocks"]:
             for parameter in (*self.output.parameters(), *self.level_to_gain.parameters()):
                 parameter.zero_()

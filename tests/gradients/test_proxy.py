@@ -112,13 +112,6 @@ def test_it_begins_as_the_identity_or_the_mean(channels_in, channels_out, expect
     torch.testing.assert_close(proxy(x, torch.rand(2, 3)), expected(x), atol=1e-6, rtol=0)
 
 
-def test_films_begin_around_the_identity():
-    for block in NeuralProxy.published(3).body:
-        scale, shift = block.film.bias.chunk(2)
-        assert (scale == 1).all()
-        assert (shift == 0).all()
-
-
 @CONFIGURATIONS
 @pytest.mark.parametrize("samples", [0, 1, 7, 8, 9, 97])
 @pytest.mark.parametrize("batch", [(), (0,), (2,), (2, 1, 3)])
