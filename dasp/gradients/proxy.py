@@ -57,8 +57,8 @@ class NeuralProxy(nn.Module):
     r"""A causal network f(x, u) that can be trained to imitate an effect with controls u (Steinmetz et al. 2022).
 
     Its body is a temporal convolutional network: blocks of a convolution whose dilation grows as dilation_growth^n, of
-    FiLM, scale and shift per channel that are linear in u or in an embedding of u, of a PReLU and a residual connection.
-    That alone, without embedding, is the published proxy, `NeuralProxy.published`.
+    FiLM, scale and shift per channel that are linear in u or in an embedding of it, of a PReLU and a residual
+    connection.  That alone, without embedding, is the published proxy, `NeuralProxy.published`.
 
     The default adds what effects on levels need and convolutions of audio hardly learn, a level path: a second network
     of this kind that reads the peak and mean levels, on a logarithmic scale, of frames of `level_hop` samples, and so
