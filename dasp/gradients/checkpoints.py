@@ -1,0 +1,81 @@
+"""Files of network parameters and training states, in safetensors: tensors and text, nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FORMAT = "dasp.NeuralProxy 1"
+
+
+def write_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+    """Writes under another name in the same folder and moves: the file is whole, whatever ends the program meanwhile.
+
+    Args:
+        path: The file, replaced if it exists.
+        tensors: Tensors by name.
+        notes: What can be written as JSON, by name.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+    """
+    library = _library()
+    metadata = {"format": _FORMAT, **{name: json.dumps(note) for name, note in notes.items()}}
+    content = library.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, metadata)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name[:64]}-{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and notes by name.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, of another kind, or holds NaN or infinite numbers.
+    """
+    _library()
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no dict
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"{path}: has format {metadata.get('format')!r}, expected {_FORMAT!r}")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{path}: {name} has NaN or infinite numbers")
+    try:
+        return tensors, {name: json.loads(text) for name, text in metadata.items() if name != "format"}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its metadata are damaged ({error})") from error
+
+
+def _library() -> ModuleType:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError("checkpoints need safetensors: pip install safetensors") from error
+    library: ModuleType = safetensors.torch
+    return library

@@ -1,0 +1,181 @@
+"""Effects that have no gradients, with those of a proxy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dasp._checks import check_audio, check_choice, shape_text
+from dasp.gradients.proxy import expand_controls
+
+MODES = ("proxy", "half", "full")
+
+
+class _Through(torch.autograd.Function):
+    """Shows one signal and passes gradients to another."""
+
+    @staticmethod
+    def forward(shown: Tensor, learned: Tensor) -> Tensor:
+        return shown.view_as(shown)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
+
+    @staticmethod
+    def jvp(ctx: Any, shown: Tensor, learned: Tensor) -> Tensor:
+        return learned.view_as(learned)
+
+
+class Hybrid(nn.Module):
+    """An effect and its proxy as one differentiable effect; `hybrid` makes it.
+
+    Attributes:
+        effect: The effect.
+        proxy: The proxy; a copy with frozen parameters, in evaluation mode, if it is a module.
+        mode: "proxy", "half" or "full".
+    """
+
+    def __init__(
+        self,
+        effect: Callable[[Tensor, Tensor], Tensor],
+        proxy: Callable[[Tensor, Tensor], Tensor],
+        mode: Literal["proxy", "half", "full"] = "full",
+    ) -> None:
+        super().__init__()
+        check_choice("hybrid", "mode", mode, MODES)
+        for argument, value in (("effect", effect), ("proxy", proxy)):
+            if not callable(value):
+                raise TypeError(f"hybrid: {argument} is a {type(value).__name__}, expected a callable of x and u")
+        self.effect = effect
+        # A copy: the caller's proxy stays trainable, and training it changes no gradient here.
+        self.proxy = copy.deepcopy(proxy).requires_grad_(False).eval() if isinstance(proxy, nn.Module) else proxy
+        self.mode = mode
+
+    def train(self, mode: bool = True) -> Hybrid:
+        """Sets training or evaluation, which decides what "half" computes; the proxy stays in evaluation."""
+        super().train(mode)
+        if isinstance(self.proxy, nn.Module):
+            self.proxy.eval()
+        return self
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:
+        """Processes audio.
+
+        Args:
+            x: Audio `(*batch, channels, samples)`.
+            u: Normalised controls `(*batch, P)` in [0, 1], or fewer dimensions that broadcast to these.
+
+        Returns:
+            Audio of the effect or of the proxy, as the mode says.
+
+        Raises:
+            TypeError: If x is not audio, u not a tensor of its type, or what comes back has another type.
+            ValueError: If a shape does not match or u is outside [0, 1], or if the effect and the proxy disagree about
+                channels or change the length.
+        """
+        check_audio("hybrid", x)
+        u = expand_controls("hybrid", u, x, getattr(self.proxy, "num_controls", None))
+        check_unit_range("hybrid", u)
+        if self.mode == "proxy" or (self.mode == "half" and self.training):
+            return self._checked("proxy", self.proxy(x, u), x)
+        with torch.no_grad():
+            shown = self._checked("effect", self.effect(x.detach(), u.detach()), x)
+        if self.mode == "half" or not torch.is_grad_enabled():
+            return shown
+        learned = self._checked("proxy", self.proxy(x, u), x)
+        if learned.shape != shown.shape:
+            raise ValueError(
+                f"hybrid: the effect gives shape {shape_text(shown.shape)}, the proxy {shape_text(learned.shape)}"
+            )
+        y: Tensor = _Through.apply(shown, learned)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        return y
+
+    def _checked(self, source: str, y: Tensor, x: Tensor) -> Tensor:
+        channels = getattr(self.proxy, "channels_out", None)
+        check_output("hybrid", source, y, x, channels)
+        return y
+
+    def extra_repr(self) -> str:
+        """The mode."""
+        return f"mode={self.mode!r}"
+
+
+def hybrid(
+    effect: Callable[[Tensor, Tensor], Tensor],
+    proxy: Callable[[Tensor, Tensor], Tensor],
+    mode: Literal["proxy", "half", "full"] = "full",
+) -> Hybrid:
+    """Joins an effect without gradients and a proxy of it (Steinmetz et al. 2022).
+
+    ======== ==================== ========= ==================
+    mode     forward in training  backward  forward in evaluation
+    ======== ==================== ========= ==================
+    "proxy"  proxy                proxy     proxy
+    "half"   proxy                proxy     effect
+    "full"   effect               proxy     effect
+    ======== ==================== ========= ==================
+
+    Training and evaluation are those of the module that is returned, `train()` and `eval()`.  With "full", output and
+    gradients are those of the effect and of the proxy to the bit, and in a chain of hybrids each effect hears what the
+    effect before it gave.  The effect runs without autograd, on detached tensors: what "half" gives in evaluation has
+    no gradient.
+
+    Args:
+        effect: `effect(x, u) -> y`, any function of audio `(*batch, channels, samples)` and of normalised controls
+            `(*batch, P)` in [0, 1] that keeps the length.
+        proxy: The same as a differentiable function; a trained `NeuralProxy`, or an effect that is nearly the same.
+            A module is copied and its parameters are frozen.
+        mode: Which of them computes what.
+
+    Returns:
+        A module `(x, u) -> y`.
+
+    Raises:
+        TypeError: If effect or proxy cannot be called.
+        ValueError: If the mode is another.
+
+    Example:
+        >>> def clip(x, u):
+        ...     return (x * 10 ** u[..., None]).clamp(-1, 1).round(decimals=1)
+        >>> def soft_clip(x, u):
+        ...     return torch.tanh(x * 10 ** u[..., None])
+        >>> u = torch.tensor([0.5], requires_grad=True)
+        >>> y = dasp.gradients.hybrid(clip, soft_clip, "full")(torch.tensor([[0.1, -0.2, 0.5]]), u)
+        >>> y.detach()
+        tensor([[ 0.3000, -0.6000,  1.0000]])
+        >>> y.abs().sum().backward()
+        >>> bool(u.grad > 0)
+        True
+    """
+    return Hybrid(effect, proxy, mode)
+
+
+def check_unit_range(name: str, u: Tensor) -> None:
+    """Raises unless all controls are in [0, 1]; NaN is not."""
+    inside = (u >= 0) & (u <= 1)
+    if not bool(inside.all()):
+        place = tuple(int(i) for i in (~inside).nonzero()[0])
+        raise ValueError(f"{name}: u{list(place)} is {float(u[place].detach())}, expected values in [0, 1]")
+
+
+def check_output(name: str, source: str, y: Tensor, x: Tensor, channels: int | None) -> None:
+    """Raises unless what an effect or a proxy gave is audio of the batch, length and type of x."""
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{name}: the {source} gives a {type(y).__name__}, expected a torch.Tensor")
+    if y.dtype != x.dtype:
+        raise TypeError(f"{name}: the {source} gives type {y.dtype}, expected {x.dtype} like x")
+    expected = (*x.shape[:-2], y.shape[-2] if channels is None and y.ndim > 1 else channels, x.shape[-1])
+    if tuple(y.shape) != expected:
+        raise ValueError(
+            f"{name}: the {source} gives shape {shape_text(y.shape)} for x of shape {shape_text(x.shape)}, expected "
+            f"({', '.join(str(n) if n is not None else 'channels' for n in expected)})"
+        )
