@@ -293,11 +293,11 @@ def test_sums_of_frames_take_several_goes(monkeypatch: pytest.MonkeyPatch) -> No
         assert_equal(NAMED["svf"], svf_inputs(1, samples, torch.float64, 1, 1, 1, frames))
 
 
-@pytest.mark.parametrize(("rows", "filters", "fitting"), [(3, 1, 2), (4, 2, 3)])
+@pytest.mark.parametrize(("rows", "filters", "fitting"), [(8, 2, 3), (4, 2, 3)])
 def test_rows_of_frames_that_do_not_fit_at_once(
     rows: int, filters: int, fitting: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two rows of a filter and then the third; those of one filter and then of the other."""
+    """Of each filter three rows and then the fourth; those of one filter and then of the other."""
     inputs = svf_inputs(rows, 8, torch.float64, 3, 1, filters, 4)
     monkeypatch.setattr(svf, "SCRATCH", fitting * 8 * 8)
     y, zf = svf.forward(*(value.to(DEVICE) for value in inputs))
@@ -307,13 +307,15 @@ def test_rows_of_frames_that_do_not_fit_at_once(
         assert_close(got, want, TOLERANCE[torch.float64])
 
 
-# One frame; frames that straddle parts; a frame to a sample.
-@pytest.mark.parametrize(("samples", "frames", "rows", "sections"), [(20, 1, 1, 1), (12, 4, 2, 1), (12, 12, 1, 2)])
+# In parts of two chunks, of which the second begins within a frame and ends within the next; in parts of one chunk.
+@pytest.mark.parametrize(
+    ("scratch", "samples", "frames", "rows", "sections"),
+    [(16 * 8 * 14, 36, 2, 1, 1), (1, 12, 4, 2, 1), (1, 12, 12, 1, 2)],
+)
 def test_a_row_that_does_not_fit_at_once(
-    samples: int, frames: int, rows: int, sections: int, monkeypatch: pytest.MonkeyPatch
+    scratch: int, samples: int, frames: int, rows: int, sections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In parts of 8 samples."""
-    monkeypatch.setattr(svf, "SCRATCH", 1)
+    monkeypatch.setattr(svf, "SCRATCH", scratch)
     assert_equal(NAMED["svf"], svf_inputs(rows, samples, torch.float64, 3, sections, 1, frames))
 
 
