@@ -13,10 +13,12 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dasp.kernels.cuda import _MODULES, ballistics, dynamics, find, recurrence, sosfilt
-from tests.operators import KERNELS, sosfilt_inputs
+from dasp.kernels.cuda import _MODULES, ballistics, dynamics, find, recurrence, sosfilt, svf
+from tests.operators import KERNELS, svf_inputs
 
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64"}
+# Compiling takes long for many sections, and the last of two stands for those in between.
+FEWER_SECTIONS = ("sosfilt", "svf")
 # (kernel, sizes and constants): instructions that read 16 bytes.
 compiled: dict[tuple[object, ...], int] = {}
 
@@ -24,14 +26,15 @@ compiled: dict[tuple[object, ...], int] = {}
 def compile_instead(kernel, programs, lanes, *arguments, **constants):
     """In the place of `launch`: with the types, the sizes of 1 and the multiples of 16 that a launch would see."""
     signature, values, attributes = {}, dict(constants), {}
-    for index, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
+    for index, (parameter, value) in enumerate(zip(kernel.params, arguments, strict=False)):
+        name, specialized = parameter.name, not parameter.do_not_specialize
         if isinstance(value, Tensor):
             signature[name] = POINTERS[value.dtype]
-        elif value == 1:
+        elif value == 1 and specialized:
             values[name] = 1
         else:
             signature[name] = "i32"
-        if isinstance(value, Tensor) or (value != 1 and value % 16 == 0):
+        if isinstance(value, Tensor) or (value != 1 and value % 16 == 0 and specialized):
             attributes[(index,)] = [["tt.divisibility", 16]]
     signature |= dict.fromkeys(values, "constexpr")
     ordered = {name: signature[name] for name in kernel.arg_names}
@@ -43,21 +46,25 @@ def compile_instead(kernel, programs, lanes, *arguments, **constants):
         compiled[key] = sum("ld.global" in line and (".v4" in line or ".v2.b64" in line) for line in lines)
 
 
-for module in (ballistics, dynamics, recurrence, sosfilt):
+for module in (ballistics, dynamics, recurrence, sosfilt, svf):
     module.launch = compile_instead
 
 for case in KERNELS:
     # Two directions and two links differ in constants alone.
-    if case.name in ("compress_mean", "expand_max", "svf") or case.variant:
+    if case.name in ("compress_mean", "expand_max"):
         continue
     kernels = find(case.name)
     for dtype in (torch.float32, torch.float64) if case.name == "recurrence" else (torch.float32,):
         # 44100 is no multiple of 16; rows of six blocks.
-        inputs = (
-            case.inputs(2, 2 * 44100, dtype, 0) if case.name != "sosfilt" else sosfilt_inputs(2, 44100, dtype, 0, 2)
-        )
+        samples, fewer = (2 * 44100, {}) if case.name not in FEWER_SECTIONS else (44100, {"sections": 2})
+        inputs = case.inputs(2, samples, dtype, 0, **fewer)
         outputs = kernels.forward(*inputs)
         kernels.backward(inputs, outputs, outputs, [True] * len(inputs))
+
+# Frames of several samples, and rows that share a filter.
+x, coefficients, zi = svf_inputs(4, 44100, torch.float32, 0, 1, 2, 100)
+for wanted in (True, False):
+    svf.backward((x, coefficients, zi), (), (x, zi), [True, wanted, True])
 
 for name in ("recurrence_maps", "recurrence_run", "sosfilt_chunks", "sosfilt_adjoint", "ballistics_round"):
     of_kernel = [count for key, count in compiled.items() if key[0] == name]

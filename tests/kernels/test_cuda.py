@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +28,19 @@ from tests.operators import (
     ballistics_inputs,
     dynamics_inputs,
     sosfilt_inputs,
+    svf_inputs,
+    varying_ballistics_inputs,
 )
 
 pytest.importorskip("triton", reason="Triton is not installed: it comes with CUDA builds of torch, and runs on Linux")
 
-from dasp.kernels.cuda import _chunks, ballistics, sosfilt
+from dasp.kernels.cuda import _chunks, ballistics, sosfilt, svf
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIMILAR = ("compress_mean", "expand_max", "expand_mean")
-NAMED = {repr(kernel): kernel for kernel in KERNELS if kernel.name != "svf" and not kernel.variant}
+NAMED = {repr(kernel): kernel for kernel in KERNELS}
+# A first and a last section; one between them has a test of its own.
+NAMED["svf"] = replace(NAMED["svf"], inputs=partial(svf_inputs, sections=2))
 # The interpreter takes tens of microseconds for an operation: sizes are small, and of the four kernels of dynamics,
 # which differ in what they do to single samples, one stands for all where that does not matter.
 each_kernel = pytest.mark.parametrize("kernel", [NAMED[name] for name in NAMED if name not in SIMILAR], ids=repr)
@@ -134,7 +140,7 @@ def test_default_sizes_equal_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @each_kernel
 def test_audio_that_is_not_aligned(kernel: KernelCase) -> None:
     inputs = kernel.inputs(1, 41, torch.float32, 1)
-    moved = tuple(value[..., 1:] if value.shape[-1] == 41 else value for value in inputs)
+    moved = tuple(value.narrow(value.shape.index(41), 1, 40) if 41 in value.shape else value for value in inputs)
     copied = tuple(value.clone(memory_format=torch.contiguous_format) for value in moved)
     for got, want in zip(on_gpu(kernel, moved), on_gpu(kernel, copied), strict=True):
         assert all(torch.equal(*pair) for pair in zip(got, want, strict=True))
@@ -269,6 +275,87 @@ def test_unstable_filters_are_silent_until_the_signal_starts() -> None:
     assert_close(y[:, :104], want[:, :104], TOLERANCE[torch.float64])
 
 
+# ---- svf
+
+
+# Frames that straddle chunks of 8 and blocks of 128 samples, on both ways through a row; that are longer than a block;
+# that are of one sample; a single one.
+@pytest.mark.parametrize(
+    ("samples", "frames", "rows", "filters", "sections"),
+    [(150, 10, 1, 1, 2), (260, 2, 1, 1, 1), (30, 30, 4, 2, 1), (30, 6, 3, 1, 1), (20, 1, 2, 1, 3)],
+)
+def test_frames_and_rows_that_share_filters(samples: int, frames: int, rows: int, filters: int, sections: int) -> None:
+    assert_equal(NAMED["svf"], svf_inputs(rows, samples, torch.float64, samples, sections, filters, frames))
+
+
+def test_sums_of_frames_take_several_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a program two frames of the five; of a frame two of its chunks."""
+    for samples, frames, sums in ((60, 5, 4), (80, 2, 2)):
+        monkeypatch.setattr(svf, "SUMS", sums)
+        assert_equal(NAMED["svf"], svf_inputs(1, samples, torch.float64, 1, 1, 1, frames))
+
+
+@pytest.mark.parametrize(("rows", "filters", "fitting"), [(8, 2, 3), (4, 2, 3)])
+def test_rows_of_frames_that_do_not_fit_at_once(
+    rows: int, filters: int, fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each filter three rows and then the fourth; those of one filter and then of the other."""
+    inputs = svf_inputs(rows, 8, torch.float64, 3, 1, filters, 4)
+    monkeypatch.setattr(svf, "SCRATCH", fitting * 8 * 8)
+    y, zf = svf.forward(*(value.to(DEVICE) for value in inputs))
+    monkeypatch.setattr(svf, "SCRATCH", fitting * 8 * 8 * 14)
+    outputs, grads = on_cpu(NAMED["svf"], inputs)
+    for got, want in zip((y.cpu(), zf.cpu(), *on_gpu(NAMED["svf"], inputs)[1]), (*outputs, *grads), strict=True):
+        assert_close(got, want, TOLERANCE[torch.float64])
+
+
+# In parts of two chunks, of which the second begins within a frame and ends within the next; in parts of one chunk.
+@pytest.mark.parametrize(
+    ("scratch", "samples", "frames", "rows", "sections"),
+    [(16 * 8 * 14, 36, 2, 1, 1), (1, 12, 4, 2, 1), (1, 12, 12, 1, 2)],
+)
+def test_a_row_that_does_not_fit_at_once(
+    scratch: int, samples: int, frames: int, rows: int, sections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svf, "SCRATCH", scratch)
+    assert_equal(NAMED["svf"], svf_inputs(rows, samples, torch.float64, 3, sections, 1, frames))
+
+
+def test_gradients_of_audio_without_those_of_frames() -> None:
+    inputs = svf_inputs(2, 40, torch.float64, 4, 2, 1, 10)
+    gx, gcoefficients, gzi = on_gpu(NAMED["svf"], inputs, needs=False)[1]
+    want, _, want_gzi = on_cpu(NAMED["svf"], inputs, needs=False)[1]
+    assert_close(gx, want, TOLERANCE[torch.float64])
+    assert_close(gzi, want_gzi, TOLERANCE[torch.float64])
+    assert not bool(gcoefficients.any())
+
+
+def test_no_state_variable_sections_pass_the_signal() -> None:
+    assert_equal(NAMED["svf"], svf_inputs(2, 20, torch.float32, 0, 0))
+
+
+def test_the_lowest_filters_that_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A low pass from 10 to 30 Hz and back at 44.1 kHz with a Q of 10, whose states live for 0.3 s."""
+    monkeypatch.setattr(_chunks, "LENGTH", 16)
+    monkeypatch.setattr(_chunks, "LANES", 64)
+    x, _, zi = svf_inputs(1, 1500, torch.float64, 5, 1)
+    g = torch.pi / 44100 * (20 - 10 * torch.cos(torch.linspace(0, 6.28, 30, dtype=torch.float64)))
+    none, one = torch.zeros_like(g), torch.ones_like(g)
+    coefficients = torch.stack([g, 1 / (1 + g * (g + 0.1)), none, none, one], -1)[None, :, None]
+    assert_equal(NAMED["svf"], (x, coefficients, zi))
+
+
+def test_overflow_stays_behind_the_silence_before_a_signal() -> None:
+    """Coefficients that no filter has, whose states grow by 1e320 over a chunk: zeros in front stay zeros."""
+    x, coefficients, zi = svf_inputs(1, 150, torch.float64, 7, 1)
+    x[:, :100] = 0
+    coefficients[..., 1] = 1e40
+    zi.zero_()
+    (y, _), (want, _) = on_gpu(NAMED["svf"], (x, coefficients, zi))[0], on_cpu(NAMED["svf"], (x, coefficients, zi))[0]
+    assert not bool(y[:, :100].any())
+    assert_close(y[:, :104], want[:, :104], TOLERANCE[torch.float64])
+
+
 # ---- the smoother
 
 
@@ -300,6 +387,16 @@ def test_a_gain_at_rest_is_smoothed_by_the_same_pole_as_on_the_cpu() -> None:
     poles = [torch.full((1,), pole, dtype=torch.float64) for pole in (0.5, 0.9)]
     assert_equal(NAMED["ballistics"], (g, *poles, torch.zeros(1, dtype=torch.float64)))
     assert_equal(NAMED["ballistics"], (0 * g, *poles, torch.zeros(1, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_slow_smoothers_with_poles_that_vary(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now the attack is the shorter one and now the release: the map of a chunk is neither concave nor convex."""
+    monkeypatch.setattr(ballistics, "ROUNDS", rounds)
+    g, *_, zi = varying_ballistics_inputs(1, 280, torch.float64, 2)
+    steps = torch.arange(280, dtype=torch.float64)[None] / 20
+    poles = 0.9 + 0.09 * steps.sin(), 0.9 + 0.09 * steps.cos()
+    assert_equal(NAMED["ballistics-varying"], (g, *poles, zi), 1e-11)
 
 
 def test_blocks_after_nan_are_nan_and_those_before_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,10 +442,10 @@ def test_silence_corners_ties_and_limits(name: str) -> None:
 # ---- registration and compilation
 
 
-@pytest.mark.parametrize("operator", NAMED)
-def test_operators_have_a_cuda_kernel(operator: str) -> None:
-    assert cuda.find(operator) is not None
-    for name in (operator, f"{operator}_backward"):
+@pytest.mark.parametrize("kernel", KERNELS, ids=repr)
+def test_operators_have_a_cuda_kernel(kernel: KernelCase) -> None:
+    assert cuda.find(kernel.name) is not None
+    for name in (kernel.name, f"{kernel.name}_backward"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"dasp::{name}", "CUDA")
 
 

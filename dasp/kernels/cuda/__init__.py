@@ -17,6 +17,7 @@ import torch
 # For each operator the module that has its kernels, and what these take before the arguments of the operator.
 _MODULES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "sosfilt": ("sosfilt", ()),
+    "svf": ("svf", ()),
     "ballistics": ("ballistics", ()),
     "recurrence": ("recurrence", ()),
     "compress_max": ("dynamics", (1, False)),

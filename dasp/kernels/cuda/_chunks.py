@@ -58,16 +58,16 @@ class Chunks(NamedTuple):
 def cut(*signals: Tensor) -> Chunks:
     """Cuts the rows of `signals`, all `(rows, samples)`: those that a kernel reads and those that it writes."""
     rows, samples = signals[0].shape
-    length = min(LENGTH, max(SHORTEST, _power_of_2(-(-samples // FEWEST_LANES))))
+    length = min(LENGTH, max(SHORTEST, power_of_2(-(-samples // FEWEST_LANES))))
     chunks = -(-samples // length)
-    lanes = min(LANES, max(FEWEST_LANES, _power_of_2(chunks)))
+    lanes = min(LANES, max(FEWEST_LANES, power_of_2(chunks)))
     vec = 16 // max(signal.element_size() for signal in signals)
     if samples % vec or any(signal.data_ptr() % 16 for signal in signals):
         vec = 1
     return Chunks(rows, samples, vec, length, lanes, chunks, -(-chunks // lanes))
 
 
-def _power_of_2(number: int) -> int:
+def power_of_2(number: int) -> int:
     """The least one that is not below `number`."""
     return 1 << max(0, number - 1).bit_length()
 

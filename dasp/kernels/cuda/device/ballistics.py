@@ -6,6 +6,9 @@ its end and its slope, the product of the poles it took; where ends do not meet 
 carried on by the slopes, correct them.  Each round makes at least one more chunk right for good, in practice nearly all
 within a few.  A block does this by itself (`solve`), for the state it is given; the blocks of a row do the same to each
 other (`ballistics_round`); what is then still open is solved block by block (`ballistics_settle`).
+
+Attack and release are `(rows,)`, or with VARYING `(rows, samples)`: a pole is then not a number but where those of the
+row begin, and the function of a chunk may be neither concave nor convex, so that Newton's method can take more rounds.
 """
 
 from __future__ import annotations
@@ -36,14 +39,49 @@ def differ(a, b):
 
 
 @triton.jit
-def walk(g, start, samples, y, attack, release, LENGTH: tl.constexpr, VEC: tl.constexpr, LANES: tl.constexpr):
+def poles_of_row(attack, release, row, tiles, VEC: tl.constexpr, VARYING: tl.constexpr):
+    if VARYING:
+        return attack + row * tiles * VEC, release + row * tiles * VEC
+    else:
+        return tl.load(attack + row), tl.load(release + row)
+
+
+@triton.jit
+def poles_of_samples(
+    pole, start, t, samples, VEC: tl.constexpr, LANES: tl.constexpr, REVERSED: tl.constexpr, VARYING: tl.constexpr
+):
+    """A pole for each of the samples that `load_columns` reads."""
+    if VARYING:
+        return load_columns(pole, start, t, samples, VEC, LANES, REVERSED)
+    else:
+        poles = ()
+        for _ in tl.static_range(VEC):
+            poles = poles + (pole,)
+        return poles
+
+
+@triton.jit
+def walk(
+    g,
+    start,
+    samples,
+    y,
+    attack,
+    release,
+    LENGTH: tl.constexpr,
+    VEC: tl.constexpr,
+    LANES: tl.constexpr,
+    VARYING: tl.constexpr,
+):
     """The state after each chunk, and its derivative with respect to that before it."""
     slope = tl.full([LANES], 1.0, tl.float64)
     for t in range(0, LENGTH, VEC):
         inputs = load_columns(g, start, t, samples, VEC, LANES, False)
+        down = poles_of_samples(attack, start, t, samples, VEC, LANES, False, VARYING)
+        up = poles_of_samples(release, start, t, samples, VEC, LANES, False, VARYING)
         for i in tl.static_range(VEC):
             d = y - inputs[i]
-            a = tl.where(d > 0, attack, release)
+            a = tl.where(d > 0, down[i], up[i])
             y = inputs[i] + a * d
             slope *= a
     return y, slope
@@ -62,6 +100,7 @@ def solve(
     LENGTH: tl.constexpr,
     VEC: tl.constexpr,
     LANES: tl.constexpr,
+    VARYING: tl.constexpr,
 ):
     """From guesses z to the states before the chunks of a block, given that before the first; its end and its slope."""
     lane = tl.arange(0, LANES)
@@ -73,7 +112,7 @@ def solve(
     wrong, rounds = 1, 0
     # A block has as many chunks as lanes, so that the limit ends what NaN and overflow might keep going, nothing else.
     while (wrong > 0) & (rounds < 3 * LANES):
-        ends, slopes = walk(g, chunk * LENGTH, samples, z, attack, release, LENGTH, VEC, LANES)
+        ends, slopes = walk(g, chunk * LENGTH, samples, z, attack, release, LENGTH, VEC, LANES, VARYING)
         before = tl.gather(ends, tl.maximum(lane - 1, 0), 0)
         slope_before = tl.where(first, 1.0, tl.gather(slopes, tl.maximum(lane - 1, 0), 0))
         compared = live & (lane > 0)
@@ -106,6 +145,7 @@ def ballistics_round(
     VEC: tl.constexpr,
     LANES: tl.constexpr,
     FIRST: tl.constexpr,
+    VARYING: tl.constexpr,
 ):
     """One round of Newton's method on blocks: solves each block whose state was corrected.
 
@@ -119,14 +159,14 @@ def ballistics_round(
     lane = tl.arange(0, LANES)
     chunk = block * LANES + lane
     signal = g + row * tiles * VEC
-    down, up = tl.load(attack + row), tl.load(release + row)
+    down, up = poles_of_row(attack, release, row, tiles, VEC, VARYING)
     target = states + row * chunks + chunk
     if FIRST:
         z = tl.load(signal + chunk * LENGTH, mask=chunk < chunks, other=0.0).to(tl.float64)
         state = pick(z, lane, 0)
         if block == 0:
             state = tl.load(zi + row)
-        z, end, slope = solve(signal, block, z, state, down, up, samples, chunks, LENGTH, VEC, LANES)
+        z, end, slope = solve(signal, block, z, state, down, up, samples, chunks, LENGTH, VEC, LANES, VARYING)
         tl.store(target, z, mask=chunk < chunks)
     else:
         state = tl.load(old + pid)
@@ -137,7 +177,7 @@ def ballistics_round(
         if (differ(corrected, state) | (corrected != corrected)) & (state == state):
             state = corrected
             z = tl.load(target, mask=chunk < chunks, other=0.0)
-            z, end, slope = solve(signal, block, z, state, down, up, samples, chunks, LENGTH, VEC, LANES)
+            z, end, slope = solve(signal, block, z, state, down, up, samples, chunks, LENGTH, VEC, LANES, VARYING)
             tl.store(target, z, mask=chunk < chunks)
     tl.store(new + pid, state)
     tl.store(new + rows * blocks + pid, end)
@@ -175,13 +215,14 @@ def ballistics_settle(
     LENGTH: tl.constexpr,
     VEC: tl.constexpr,
     LANES: tl.constexpr,
+    VARYING: tl.constexpr,
 ):
     """Makes sure of every row: one program to a row goes through its blocks and solves those that are still wrong."""
     row = tl.program_id(0).to(tl.int64)
     samples = tiles * VEC
     lane = tl.arange(0, LANES)
     signal = g + row * tiles * VEC
-    down, up = tl.load(attack + row), tl.load(release + row)
+    down, up = poles_of_row(attack, release, row, tiles, VEC, VARYING)
     starts = solved + row * blocks
     ends = starts + rows * blocks
     wrong = blocks
@@ -199,7 +240,7 @@ def ballistics_settle(
             chunk = block * LANES + lane
             target = states + row * chunks + chunk
             z = tl.load(target, mask=chunk < chunks, other=0.0)
-            z, end, _ = solve(signal, block, z, state, down, up, samples, chunks, LENGTH, VEC, LANES)
+            z, end, _ = solve(signal, block, z, state, down, up, samples, chunks, LENGTH, VEC, LANES, VARYING)
             tl.store(target, z, mask=chunk < chunks)
         state = end
 
@@ -222,6 +263,7 @@ def ballistics_run(
     LANES: tl.constexpr,
     SMOOTH: tl.constexpr,
     KEEP: tl.constexpr,
+    VARYING: tl.constexpr,
 ):
     """Each chunk from its state.
 
@@ -232,16 +274,18 @@ def ballistics_run(
     samples = tiles * VEC
     chunk = block * LANES + tl.arange(0, LANES)
     start = chunk * LENGTH
-    down, up = tl.load(attack + row), tl.load(release + row)
+    down, up = poles_of_row(attack, release, row, tiles, VEC, VARYING)
     state = tl.load(states + row * chunks + chunk, mask=chunk < chunks, other=0.0)
     for t in range(0, LENGTH, VEC):
         inputs = load_columns(g + row * tiles * VEC, start, t, samples, VEC, LANES, False)
+        downs = poles_of_samples(down, start, t, samples, VEC, LANES, False, VARYING)
+        ups = poles_of_samples(up, start, t, samples, VEC, LANES, False, VARYING)
         outputs = ()
         for i in tl.static_range(VEC):
             d = state - inputs[i]
             if KEEP:
                 tl.store(differences + (row * LENGTH + t + i) * chunks + chunk, d, mask=chunk < chunks)
-            state = inputs[i] + tl.where(d > 0, down, up) * d
+            state = inputs[i] + tl.where(d > 0, downs[i], ups[i]) * d
             outputs = outputs + (state,)
         if SMOOTH:
             store_columns(y + row * tiles * VEC, start, t, samples, outputs, VEC, LANES, False)
@@ -263,20 +307,23 @@ def ballistics_adjoint_maps(
     LENGTH: tl.constexpr,
     VEC: tl.constexpr,
     LANES: tl.constexpr,
+    VARYING: tl.constexpr,
 ):
     """What each chunk makes of the gradient that comes from after it."""
     pid = tl.program_id(0).to(tl.int64)
     row, block = pid // blocks, pid % blocks
     samples = tiles * VEC
     chunk = block * LANES + tl.arange(0, LANES)
-    down, up = tl.load(attack + row), tl.load(release + row)
+    down, up = poles_of_row(attack, release, row, tiles, VEC, VARYING)
     slope = tl.full([LANES], 1.0, tl.float64)
     offset = tl.zeros([LANES], tl.float64)
     for t in range(0, LENGTH, VEC):
         grads = load_columns(gy + row * tiles * VEC, chunk * LENGTH, t, samples, VEC, LANES, True)
+        downs = poles_of_samples(down, chunk * LENGTH, t, samples, VEC, LANES, True, VARYING)
+        ups = poles_of_samples(up, chunk * LENGTH, t, samples, VEC, LANES, True, VARYING)
         for i in tl.static_range(VEC):
             kept, real = reversed_offsets(row, t + i, samples, chunk, chunks, LENGTH)
-            a = tl.where(tl.load(differences + kept, mask=real, other=0.0) > 0, down, up)
+            a = tl.where(tl.load(differences + kept, mask=real, other=0.0) > 0, downs[i], ups[i])
             offset = a * (grads[i] + offset)
             slope *= a
     store_maps(slope, offset, maps, block_maps, row, block, rows, chunks, blocks, LANES)
@@ -301,33 +348,45 @@ def ballistics_adjoint(
     LENGTH: tl.constexpr,
     VEC: tl.constexpr,
     LANES: tl.constexpr,
+    VARYING: tl.constexpr,
 ):
     """With the branches known: total[n] = gy[n] + a[n+1] total[n+1], gg = (1 - a) total.
 
-    gg may be gy.  The gradients of attack and release go to `sums` (2, rows, blocks), a part for each block.
+    gg may be gy.  The gradients of attack and release go to `sums` (2, rows, blocks), a part for each block, or with
+    VARYING (2, rows, samples).
     """
     pid = tl.program_id(0).to(tl.int64)
     row, block = pid // blocks, pid % blocks
     samples = tiles * VEC
     chunk = block * LANES + tl.arange(0, LANES)
     start = chunk * LENGTH
-    down, up = tl.load(attack + row), tl.load(release + row)
+    down, up = poles_of_row(attack, release, row, tiles, VEC, VARYING)
     carry = states_from_maps(maps, block_maps, tl.load(gzf + row), row, block, rows, chunks, blocks, LANES)
     falling = tl.zeros([LANES], tl.float64)
     rising = tl.zeros([LANES], tl.float64)
     for t in range(0, LENGTH, VEC):
         grads = load_columns(gy + row * tiles * VEC, start, t, samples, VEC, LANES, True)
-        outputs = ()
+        downs = poles_of_samples(down, start, t, samples, VEC, LANES, True, VARYING)
+        ups = poles_of_samples(up, start, t, samples, VEC, LANES, True, VARYING)
+        outputs, of_attack, of_release = (), (), ()
         for i in tl.static_range(VEC):
             kept, real = reversed_offsets(row, t + i, samples, chunk, chunks, LENGTH)
             d = tl.load(differences + kept, mask=real, other=0.0)
             total = grads[i] + carry
             share = tl.where(real, total * d, 0.0)
-            falling += tl.where(d > 0, share, 0.0)
-            rising += tl.where(d > 0, 0.0, share)
-            carry = tl.where(d > 0, down, up) * total
+            if VARYING:
+                of_attack = of_attack + (tl.where(d > 0, share, 0.0),)
+                of_release = of_release + (tl.where(d > 0, 0.0, share),)
+            else:
+                falling += tl.where(d > 0, share, 0.0)
+                rising += tl.where(d > 0, 0.0, share)
+            carry = tl.where(d > 0, downs[i], ups[i]) * total
             outputs = outputs + (total - carry,)
         store_columns(gg + row * tiles * VEC, start, t, samples, outputs, VEC, LANES, True)
+        if VARYING:
+            store_columns(sums + row * tiles * VEC, start, t, samples, of_attack, VEC, LANES, True)
+            store_columns(sums + (rows + row) * tiles * VEC, start, t, samples, of_release, VEC, LANES, True)
         tl.store(gzi + row + start * 0, carry, mask=start + t + VEC == samples)
-    tl.store(sums + pid, tl.sum(falling, 0))
-    tl.store(sums + rows * blocks + pid, tl.sum(rising, 0))
+    if not VARYING:
+        tl.store(sums + pid, tl.sum(falling, 0))
+        tl.store(sums + rows * blocks + pid, tl.sum(rising, 0))
