@@ -10,6 +10,7 @@ import torch
 
 import dasp
 import dasp.functional
+import dasp.gradients
 
 # They have no examples, and importing them takes Triton.
 collect_ignore = ["dasp/kernels/cuda", "tests/kernels/compile_cuda.py"]

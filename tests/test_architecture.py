@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "kernels": (BASE, EXTERNAL),
     "functional": (BASE | {"functional"}, EXTERNAL),
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
-    "gradients": ({"_checks", "gradients"}, EXTERNAL),
+    "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"soundfile"}),
     "mixing": (BASE | {"functional", "modules", "gradients", "mixing"}, EXTERNAL | {"matplotlib"}),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
@@ -148,7 +148,7 @@ def run(code, *options):
 
 def test_import_is_silent_and_takes_no_optional_package():
     code = (
-        "import sys, dasp, dasp.functional, dasp.modules\n"
+        "import sys, dasp, dasp.functional, dasp.gradients, dasp.modules\n"
         "optional = 'rich', 'matplotlib', 'soundfile', 'torchaudio', 'triton', 'pedalboard'\n"
         "print([name for name in optional if name in sys.modules])"
     )
