@@ -16,6 +16,7 @@ from dasp.gradients._workers import (
     Effect,
     Task,
     TaskError,
+    WorkerError,
     Workers,
     call,
     random_arguments,
@@ -143,16 +144,16 @@ class Probing:
         try:
             results = self._workers.results(tasks)
         except TaskError as failure:
-            raise self._error(f"raised {failure}", us, failure.task.place, start, label) from failure.__cause__
+            verb = "failed:" if isinstance(failure.__cause__, WorkerError) else "raised"
+            raise self._error(f"{verb} {failure}", us, failure.task.place, start, label) from failure.__cause__
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{self.name}: {error}") from error
         if not results:
             return xs.new_empty(xs.shape)
-        if channels is None and results[0].ndim:
-            channels = results[0].shape[0]
         for task, y in zip(tasks, results, strict=True):
             if reason := _complaint(y, task.x, channels):
                 raise self._error(reason, us, task.place, start, label)
+            channels = y.shape[0]
         return self._finite(torch.stack(results).reshape(*us.shape[:-1], *results[0].shape), xs, us, start, label)
 
     def _culprit(self, xs: Tensor, us: Tensor, seed: int) -> tuple[tuple[int, ...], str]:

@@ -42,6 +42,10 @@ class WorkerError(RuntimeError):
     """A worker could not do a task; the text names the worker."""
 
 
+class _RemoteError(RuntimeError):
+    """An effect raised in another process; the text is what it raised."""
+
+
 class TaskError(RuntimeError):
     """A call failed; the text is the reason."""
 
@@ -131,7 +135,7 @@ class _ProcessWorker:
             self._pipe.send((task.x.cpu().numpy(), task.u.cpu().numpy(), task.seed))
         result, reason, trace = self._receive(self._timeout_s, "did not answer")
         if result is None:
-            raise RuntimeError(reason) from RuntimeError(f"in {self.name}:\n{trace}")
+            raise _RemoteError(reason) from RuntimeError(f"in {self.name}:\n{trace}")
         return torch.from_numpy(result).to(task.x.device)
 
     def _receive(self, timeout_s: float | None, late: str) -> Any:
@@ -143,10 +147,8 @@ class _ProcessWorker:
             with suppress(EOFError, OSError):
                 return self._pipe.recv()
         self._process.join(1)
-        raise WorkerError(
-            f"{self.name} died with exit code {self._process.exitcode}; a script that uses processes "
-            f"needs `if __name__ == '__main__':`"
-        )
+        hint = "" if self._started else ": a script that uses processes needs `if __name__ == '__main__':`"
+        raise WorkerError(f"{self.name} died with exit code {self._process.exitcode}{hint}")
 
     def close(self) -> None:
         self._process.kill()
@@ -172,6 +174,8 @@ def serve(pipe: Connection, effect: Effect) -> None:
 
 def reason_of(error: BaseException) -> str:
     """An exception in one line."""
+    if isinstance(error, (WorkerError, _RemoteError)):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -251,8 +255,10 @@ class Workers:
             with seeded(tasks[0].seed, tasks[0].x) as used:
                 done = pool.results(tasks)
                 shared = self._backend == "thread" and used()
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            # What an effect raises leaves its worker as it was.
+            if not isinstance(error, TaskError) or isinstance(error.__cause__, WorkerError):
+                self.close()
             raise
         if shared:
             raise RuntimeError(
