@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -98,8 +98,6 @@ class EstimatedGradient:
         """Calls of the effect so far."""
         return self._probing.num_calls
 
-    # What a compiler traces is torch code, and an effect may be anything.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
     def __call__(self, x: Tensor, u: Tensor) -> Tensor:
         """The effect's audio, with a gradient for u, and for x if `input_gradient` was chosen.
 
@@ -116,6 +114,14 @@ class EstimatedGradient:
                 epsilon; if x needs a gradient and `input_gradient` was not chosen.
             EffectError: If the effect raises, or returns another length, type, device or batch, or NaN.
         """
+        if torch.compiler.is_compiling():
+            # What a compiler traces is torch code, and an effect may be anything.  The decorator is not used as such:
+            # it would import the compiler with this package.
+            uncompiled: Callable[[Tensor, Tensor], Tensor] = torch.compiler.disable(self._estimated)
+            return uncompiled(x, u)
+        return self._estimated(x, u)
+
+    def _estimated(self, x: Tensor, u: Tensor) -> Tensor:
         self._check(x, u)
         seed = int(torch.randint(_SEEDS, (), generator=self._generator, device=self._generator.device))
         y: Tensor = _Estimate.apply(x, u, self, seed)  # type: ignore[no-untyped-call]  # torch does not annotate it

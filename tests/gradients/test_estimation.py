@@ -455,15 +455,22 @@ def test_in_a_data_loader():
 
 # torch 2.13 looks at `.grad` of what crosses a graph break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-def test_a_compiled_function_may_call_it():
-    wrapped = spsa(gain)
+def test_a_compiled_function_may_call_it_and_the_effect_is_not_compiled():
+    traced = []
+
+    def effect(x, u):
+        traced.append(torch.compiler.is_compiling())
+        return gain(x, u)
+
+    wrapped = spsa(effect)
 
     @torch.compile(backend="eager")
     def process(x, u):
-        return wrapped(x, u) * 2
+        return wrapped(x * 1, u * 1) * 2
 
     x, u = randn(2, 1, 8), rand(2, 1)
     torch.testing.assert_close(gradient(process, x, u, x), 2 * x.square().sum((-2, -1))[:, None])
+    assert traced == [False, False]
 
 
 # Errors
