@@ -13,7 +13,7 @@ from torch import Tensor
 from dasp._checks import shape_text
 from dasp.gradients._random import seeded
 from dasp.gradients._workers import (
-    Effect,
+    AnyEffect,
     Task,
     TaskError,
     WorkerError,
@@ -35,7 +35,7 @@ class EffectError(RuntimeError):
     """An effect failed or returned what it must not; the text names the call and the values of the controls."""
 
 
-def owner_of(effect: Effect) -> Any:
+def owner_of(effect: AnyEffect) -> Any:
     """What knows the names of the controls: the effect, or the object whose method it is."""
     return effect if hasattr(effect, "num_controls") else getattr(effect, "__self__", effect)
 
@@ -54,7 +54,9 @@ class Probing:
         num_calls: Calls so far, a batched call as one for each item and probe in it.
     """
 
-    def __init__(self, name: str, effect: Effect, batched: bool, probes_per_call: int | None, workers: Workers) -> None:
+    def __init__(
+        self, name: str, effect: AnyEffect, batched: bool, probes_per_call: int | None, workers: Workers
+    ) -> None:
         self.name, self.effect, self.batched = name, effect, batched
         self.num_calls = 0
         self._probes_per_call = probes_per_call
@@ -196,7 +198,7 @@ def _complaint(y: Tensor, x: Tensor, channels: int | None) -> str:
     return ""
 
 
-def _controls_text(effect: Effect, u: Tensor) -> str:
+def _controls_text(effect: AnyEffect, u: Tensor) -> str:
     values = [f"{value:.7g}" for value in u[:_SHOWN].tolist()]
     names = getattr(owner_of(effect), "control_names", None)
     if names is not None and len(names) == len(u):

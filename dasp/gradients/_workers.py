@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dasp.gradients._random import seed_globals, seeded
 
-Effect = Callable[..., Tensor]
+AnyEffect = Callable[..., Tensor]
 Backend = Literal["thread", "process"]
 
 # A process imports torch and the effect before it answers first.
@@ -54,7 +54,7 @@ class TaskError(RuntimeError):
         self.task = task
 
 
-def random_arguments(effect: Effect) -> tuple[str, ...]:
+def random_arguments(effect: AnyEffect) -> tuple[str, ...]:
     """Which of `seed` and `generator` an effect must be given: those that its signature has without a default."""
     try:
         arguments = inspect.signature(effect).parameters
@@ -63,7 +63,7 @@ def random_arguments(effect: Effect) -> tuple[str, ...]:
     return tuple(n for n in ("seed", "generator") if n in arguments and arguments[n].default is inspect.Parameter.empty)
 
 
-def call(effect: Effect, x: Tensor, u: Tensor, seed: int, differentiable: bool = False) -> Tensor:
+def call(effect: AnyEffect, x: Tensor, u: Tensor, seed: int, differentiable: bool = False) -> Tensor:
     """One call from rest: an effect with a method `reset` is reset before."""
     arguments: dict[str, Any] = {}
     for name in random_arguments(effect):
@@ -78,13 +78,13 @@ def call(effect: Effect, x: Tensor, u: Tensor, seed: int, differentiable: bool =
     return y
 
 
-def instance(effect: Effect) -> Effect:
+def instance(effect: AnyEffect) -> AnyEffect:
     """An instance for another worker: the effect itself if it has no state, that is, no method `reset`."""
     if not callable(getattr(effect, "reset", None)):
         return effect
     own = getattr(effect, "copy", None)
     try:
-        another: Effect = own() if callable(own) else copy.deepcopy(effect)
+        another: AnyEffect = own() if callable(own) else copy.deepcopy(effect)
     except Exception as error:
         raise TypeError(
             f"effect has state and cannot be copied for a worker ({reason_of(error)}): give it a method copy()"
@@ -99,7 +99,7 @@ class _Worker(Protocol):
 
 
 class _ThreadWorker:
-    def __init__(self, effect: Effect) -> None:
+    def __init__(self, effect: AnyEffect) -> None:
         self._effect = effect
 
     def call(self, task: Task) -> Tensor:
@@ -112,7 +112,7 @@ class _ThreadWorker:
 class _ProcessWorker:
     """A process with a copy of the effect, at the other end of a pipe."""
 
-    def __init__(self, number: int, effect: Effect, timeout_s: float | None) -> None:
+    def __init__(self, number: int, effect: AnyEffect, timeout_s: float | None) -> None:
         # A forked child would inherit the threads of torch as locks that nobody releases.
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
@@ -155,7 +155,7 @@ class _ProcessWorker:
         self._process.join(1)
 
 
-def serve(pipe: Connection, effect: Effect) -> None:
+def serve(pipe: Connection, effect: AnyEffect) -> None:
     """What a worker's process does until the other end of the pipe is closed."""
     # Control-C ends the parent, and with it the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -225,16 +225,16 @@ class Workers:
         timeout_s: Seconds after which a process that works on one call is ended; None for any time.
     """
 
-    def __init__(self, effect: Effect, count: int, backend: Backend, timeout_s: float | None) -> None:
+    def __init__(self, effect: AnyEffect, count: int, backend: Backend, timeout_s: float | None) -> None:
         self.count = count
         self._effect, self._backend, self._timeout_s = effect, backend, timeout_s
         self._pool: _Pool | None = None
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> tuple[Effect, int, Backend, float | None]:
+    def __getstate__(self) -> tuple[AnyEffect, int, Backend, float | None]:
         return self._effect, self.count, self._backend, self._timeout_s
 
-    def __setstate__(self, state: tuple[Effect, int, Backend, float | None]) -> None:
+    def __setstate__(self, state: tuple[AnyEffect, int, Backend, float | None]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # workers are not copied: a copy starts its own
 
     def results(self, tasks: Sequence[Task]) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dasp._checks import check_audio, check_choice, shape_text
 from dasp.gradients._plans import DRAWS, Draw, Perturbation, Plan, Stencil, checked_groups, draw_label, signs
 from dasp.gradients._probing import Label, Probing, owner_of
-from dasp.gradients._workers import Backend, Effect, Workers
+from dasp.gradients._workers import AnyEffect, Backend, Workers
 
 InputGradient = Literal["straight_through", "time_reversal", "spsa", "autograd"]
 
@@ -62,7 +62,7 @@ class EstimatedGradient:
     def __init__(
         self,
         name: str,
-        effect: Effect,
+        effect: AnyEffect,
         plan: Plan,
         epsilon: float,
         num_draws: int,
@@ -281,7 +281,7 @@ def _check_epsilon(name: str, epsilon: float, largest: float) -> None:
 
 
 def spsa(
-    effect: Effect,
+    effect: AnyEffect,
     epsilon: float = 1e-3,
     num_draws: int = 1,
     generator: torch.Generator | int = 0,
@@ -365,7 +365,7 @@ def spsa(
 
 
 def finite_difference(
-    effect: Effect,
+    effect: AnyEffect,
     epsilon: float = 1e-3,
     order: int = 2,
     generator: torch.Generator | int = 0,

@@ -13,7 +13,7 @@ import torch
 
 from dasp.gradients import EffectError, NumpyEffect, spsa
 from tests.gradients import black_boxes
-from tests.gradients.black_boxes import GAIN, Recursive, Slow, gain, noise_of_torch, numpy_gain
+from tests.gradients.black_boxes import GAIN, Recursive, Slow, gain, noise_of_seed, noise_of_torch, numpy_gain
 
 # A process imports torch before it does anything; the longest wait of these tests.
 LIMIT_S = 60
@@ -34,7 +34,7 @@ def alone(effect, **options):
     return spsa(effect, num_draws=2, batched=False, **options)
 
 
-@pytest.mark.parametrize("effect", [gain, Recursive(), NumpyEffect(numpy_gain, GAIN, 44100)])
+@pytest.mark.parametrize("effect", [gain, Recursive(), noise_of_seed, NumpyEffect(numpy_gain, GAIN, 44100)])
 def test_threads_give_the_same_bits_as_one_call_after_another(effect):
     with spsa(effect, num_draws=2, workers=3) as estimate:
         for got, want in zip(gradient(estimate, *inputs()), gradient(alone(effect), *inputs()), strict=True):
