@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "kernels": (BASE, EXTERNAL),
     "functional": (BASE | {"functional"}, EXTERNAL),
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
-    "gradients": ({"_checks", "gradients"}, EXTERNAL | {"safetensors"}),
+    "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
     "mixing": (BASE | {"functional", "modules", "gradients", "mixing"}, EXTERNAL | {"matplotlib"}),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),

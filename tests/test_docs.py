@@ -18,6 +18,7 @@ import torch
 
 import dasp
 import dasp.functional
+import dasp.gradients
 import dasp.modules
 
 ROOT = Path(__file__).parent.parent
