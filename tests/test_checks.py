@@ -43,12 +43,12 @@ def test_bands_come_last():
     [
         (
             lambda: F.compressor(torch.zeros(2, 1, 100), 44100, ratio=torch.ones(3)),
-            r"compressor: ratio has shape \(3,\), expected \(\) or \(2,\) or \(2, 1\) "
+            r"compressor: ratio has shape \(3,\), expected \(\) or \(2,\) or \(2, 1\) or \(2, 1, 100\) "
             r"to match x of shape \(2, 1, 100\)",
         ),
         (
-            lambda: F.compressor(torch.zeros(2, 1, 100), 44100, ratio=torch.ones(2, 1, 100)),
-            r"compressor: ratio has shape \(2, 1, 100\); a value for every sample \(automation\) is not supported",
+            lambda: F.noise_shaped_reverb(torch.zeros(2, 1, 100), 44100, mix=torch.ones(2, 1, 100)),
+            r"mix has shape \(2, 1, 100\); a value for every sample \(automation\) is not supported",
         ),
         (
             lambda: F.gain(torch.zeros(2, 100), 44100, torch.zeros(3)),

@@ -501,7 +501,7 @@ def test_errors_name_the_argument():
         F.expander(x, SAMPLE_RATE, ratio=torch.full((4, 2), 2.0))
     with pytest.raises(ValueError, match=r"compressor: ratio has shape \(3,\), expected \(\) or \(4,\) or \(4, 2\)"):
         F.compressor(x, SAMPLE_RATE, ratio=torch.full((3,), 2.0))
-    with pytest.raises(ValueError, match=r"compressor: threshold_db has shape \(4, 2, 100\); a value for every sample"):
+    with pytest.raises(ValueError, match=r"compressor: threshold_db has shape \(4, 2, 100\): one value per channel"):
         F.compressor(x, SAMPLE_RATE, torch.zeros(4, 2, 100))
 
 
