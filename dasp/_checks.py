@@ -172,10 +172,7 @@ def settings(name: str, controls: Mapping[str, Control], x: Tensor, size: int | 
 def _checked(name: str, argument: str, value: Control, x: Tensor, size: int | None) -> tuple[Tensor, tuple[int, ...]]:
     """A control as a tensor, with bands last if it has them, and its dimensions before these up to that of time."""
     spec = PROCESSORS[name]
-    try:
-        tensor = value if isinstance(value, Tensor) else numbers(value, x)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: {argument} is {value!r}, expected a number or a tensor") from error
+    tensor = _as_tensor(name, argument, value, x)
     if not tensor.is_floating_point():
         if tensor.is_complex():
             raise TypeError(f"{name}: {argument} has type {tensor.dtype}, expected real numbers")
@@ -197,7 +194,23 @@ def _checked(name: str, argument: str, value: Control, x: Tensor, size: int | No
     return tensor, full
 
 
-def is_automation(value: Control, x: Tensor, bands: bool = False) -> bool:
+def _as_tensor(name: str, argument: str, value: Control, x: Tensor) -> Tensor:
+    try:
+        return value if isinstance(value, Tensor) else numbers(value, x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: {argument} is {value!r}, expected a number or a tensor") from error
+
+
+def as_tensors(name: str, controls: Mapping[str, Control], x: Tensor) -> dict[str, float | Tensor]:
+    """Controls with arrays and lists as tensors, so that their dimensions show; numbers are left alone.
+
+    Raises:
+        TypeError: As `control`.
+    """
+    return {n: v if isinstance(v, (int, float)) else _as_tensor(name, n, v, x) for n, v in controls.items()}
+
+
+def is_automation(value: float | Tensor, x: Tensor, bands: bool = False) -> bool:
     """Whether a control has a dimension of time, of whatever size."""
     return isinstance(value, Tensor) and value.ndim - bands == x.ndim
 
@@ -210,6 +223,8 @@ def is_cut_into(samples: int, frames: int) -> bool:
 def in_common_frames(controls: Sequence[Tensor], samples: int, dim: int) -> list[Tensor]:
     """Repeats frames until controls that vary with time have equally many in dimension `dim`."""
     counts = [value.shape[dim] for value in controls]
+    if samples == 0:
+        return list(controls)
     common = max(counts)
     if any(common % count for count in counts):
         common = samples
@@ -276,8 +291,9 @@ def _mismatch(name: str, argument: str, tensor: Tensor, x: Tensor, size: int | N
             f"a value for every sample (automation) is not supported by this processor"
         )
     unique = list(dict.fromkeys(shape_text(shape) for shape in shapes))
+    frames = f" or a number of frames that divides {x.shape[-1]}," if automated else ""
     return (
-        f"{name}: {argument} has shape {shape_text(tensor.shape)}, expected {' or '.join(unique)} "
+        f"{name}: {argument} has shape {shape_text(tensor.shape)}, expected {' or '.join(unique)}{frames} "
         f"to match x of shape {shape_text(x.shape)}"
     )
 

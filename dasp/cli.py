@@ -357,7 +357,7 @@ def _render_progress(samples: int, sample_rate: int, quiet: bool) -> Iterator[Ca
         yield lambda done: None
     elif sys.stderr.isatty():
         with _bar("mixing", round(seconds), "{task.completed}/{task.total} s") as update:
-            yield lambda done: update(min(round(seconds), done // sample_rate))
+            yield lambda done: update(round(done / sample_rate))
     else:
         tenths = 0
 

@@ -226,6 +226,12 @@ def _resampling_filter(largest: int) -> np.ndarray:
     return np.asarray(scipy.signal.firwin(taps | 1, (1 - width / 2) / largest, window=("kaiser", beta)))
 
 
+def _check_whole_rate(name: str, sample_rate: float) -> None:
+    check_sample_rate(name, sample_rate)
+    if sample_rate != int(sample_rate):
+        raise TypeError(f"{name}: a sample rate is {sample_rate}, expected a whole number of Hz")
+
+
 def resample(x: Tensor, sample_rate: int, target: int) -> Tensor:
     """Changes the sample rate by a polyphase filter with a Kaiser window, in float64.
 
@@ -244,9 +250,7 @@ def resample(x: Tensor, sample_rate: int, target: int) -> Tensor:
     """
     check_audio("resample", x)
     for rate in (sample_rate, target):
-        check_sample_rate("resample", rate)
-        if rate != int(rate):
-            raise TypeError(f"resample: a sample rate is {rate}, expected a whole number of Hz")
+        _check_whole_rate("resample", rate)
     if sample_rate == target or x.numel() == 0:
         shape = (*x.shape[:-1], math.ceil(Fraction(x.shape[-1] * int(target), int(sample_rate))))
         return x if sample_rate == target else x.new_zeros(shape)
@@ -363,7 +367,7 @@ def save(
         OSError: If it cannot be written.
     """
     check_audio("save", x)
-    check_sample_rate("save", sample_rate)
+    _check_whole_rate("save", sample_rate)
     if x.ndim != 2:
         raise ValueError(f"save: x has shape {shape_text(x.shape)}, expected (channels, samples)")
     with writer(path, x.shape[0], sample_rate, subtype, force, notify) as write:
@@ -408,7 +412,7 @@ def writer(
     """
     path = Path(path)
     shown = _shown(path)
-    check_sample_rate("writer", sample_rate)
+    _check_whole_rate("writer", sample_rate)
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{shown}: has no suffix of an audio format, expected one of {', '.join(sorted(_SUFFIXES))}")

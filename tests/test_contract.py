@@ -1063,6 +1063,17 @@ def test_automation_in_blocks_equals_the_whole(case: Case) -> None:
 
 
 @automated
+def test_automation_of_no_samples_and_by_lists(case: Case) -> None:
+    x = case.audio((2,), 0)
+    assert case(x, case.automation(x, 0)).shape[-1] == 0
+    x = case.audio((2,), 6)
+    for name, value in case.automation(x, 3).items():
+        want = case(x, {**case.controls(x), name: value})
+        for given in (value.tolist(), value.numpy()):
+            assert torch.equal(case(x, {**case.controls(x), name: given}), want)
+
+
+@automated
 def test_gradients_of_automation_are_those_of_differences(case: Case) -> None:
     x = case.audio((2,), 24)
     names = list(case.spec.controls)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from dasp._checks import check_call, check_choice, control, is_automation, plain_control, recalled
+from dasp._checks import as_tensors, check_call, check_choice, control, is_automation, plain_control, recalled
 from dasp._spec import Control, Param, State, processor
 from dasp.kernels import DYNAMICS_CONTROLS, automated_dynamics, dynamics, gain_computer, numbers
 
@@ -33,10 +33,11 @@ def _run(
     sample_rate: float,
     link: str,
     direction: int,
-    values: dict[str, Control],
+    controls: Mapping[str, Control],
     state: State | None,
 ) -> Tensor | tuple[Tensor, State]:
     """Runs the kernel on groups of channels that share a detector; `audio` is x in its working type."""
+    values = as_tensors(name, controls, audio)
     if any(is_automation(value, audio) for value in values.values()):
         return _run_automated(name, x, audio, sample_rate, link, direction, values, state)
     *batch, channels, samples = audio.shape
@@ -85,7 +86,8 @@ def _linked_control(name: str, argument: str, value: Control, x: Tensor, link: s
     """A control in float64, of which linked channels have one setting, but that makeup gains may differ."""
     tensor = control(name, argument, value, x, dtype=torch.float64)
     if link != "none" and tensor.shape[-2] > 1 and argument != "makeup_gain_db":
-        raise ValueError(f"{name}: {argument} has shape {tuple(tensor.shape)}: one value per channel needs link='none'")
+        shape = tuple(value.shape) if isinstance(value, Tensor) else tuple(tensor.shape)
+        raise ValueError(f"{name}: {argument} has shape {shape}: one value per channel needs link='none'")
     return tensor
 
 
@@ -96,7 +98,7 @@ def _run_automated(
     sample_rate: float,
     link: str,
     direction: int,
-    values: dict[str, Control],
+    values: Mapping[str, float | Tensor],
     state: State | None,
 ) -> Tensor | tuple[Tensor, State]:
     """The same where controls change with time."""

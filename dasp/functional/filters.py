@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dasp._checks import (
+    as_tensors,
     broadcasts,
     check_audio,
     check_call,
@@ -158,13 +159,14 @@ def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[
     if len(lead) <= len(batch):
         lead = (*lead, 1)
     frames = lead[-1] if varying else 1
-    settings = lead[:-1] if varying else lead
-    targets = (*batch, channels)[len(batch) + 1 - len(settings) :]
-    fits = len(settings) <= len(batch) + 1 and broadcasts(settings, targets)
+    filters = lead[:-1] if varying else lead
+    targets = (*batch, channels)[len(batch) + 1 - len(filters) :]
+    fits = len(filters) <= len(batch) + 1 and broadcasts(filters, targets)
     if not fits or not is_cut_into(samples, frames):
         raise ValueError(
             f"sosfilt: sos has shape {shape_text(sos.shape)}, expected (sections, 6) after (), {shape_text(batch)}, "
-            f"{shape_text((*batch, channels))} or {shape_text(x.shape)} to match x of shape {shape_text(x.shape)}"
+            f"{shape_text((*batch, channels))} or {shape_text(x.shape)}, or frames that divide {samples}, "
+            f"to match x of shape {shape_text(x.shape)}"
         )
     state_shape = (*batch, channels, sections, 2)
     if zi is not None and tuple(zi.shape) != state_shape:
@@ -246,8 +248,14 @@ def equalized(
     """
     audio = check_call(name, x, sample_rate)
     size = len(kinds) if bands else None
+    controls = as_tensors(name, controls, audio)
     goes_on = isinstance(state, dict) and _VARYING in state
     if goes_on or any(is_automation(v, x, bands) for v in controls.values()):
+        if isinstance(state, dict) and "zi" in state:
+            raise ValueError(
+                f"{name}: state has 'zi', that of controls that stay, and now a control changes with time: give those "
+                f"of the first block a dimension of time too, of which one frame is enough"
+            )
         entry, filters = _VARYING, _varying_filters(name, audio, sample_rate, kinds, controls, size)
     else:
         brought = dict(zip(controls, settings(name, controls, audio, size), strict=True))
@@ -262,9 +270,11 @@ def _varying_filters(
     name: str, x: Tensor, sample_rate: float, kinds: Sequence[str], controls: Mapping[str, Control], size: int | None
 ) -> Tensor:
     """`(filters, frames, bands, 5)` for `kernels.svf`."""
-    brought = {
-        n: control(name, n, v, x, size, v.dtype if isinstance(v, Tensor) else None, True) for n, v in controls.items()
+    # Numbers in float64; tensors in their own type, which the kernel converts.
+    types = {
+        n: v.dtype if isinstance(v, Tensor) and v.is_floating_point() else torch.float64 for n, v in controls.items()
     }
+    brought = {n: control(name, n, v, x, size, types[n], frames=True) for n, v in controls.items()}
     if size is None:
         brought = {n: v.unsqueeze(-1) for n, v in brought.items()}
     f, q = brought["frequency_hz"], brought["q"]

@@ -1,7 +1,7 @@
 """The per-sample loops, and the only place that knows devices.
 
-Each operator takes `(rows, samples)` and has a compiled CPU kernel, a reference, gradients of any order, forward mode,
-vmap and a fake kernel, all registered in one place.
+Each operator takes rows, of samples or of settings, and has a compiled CPU kernel, a reference, gradients of any order,
+forward mode, vmap and a fake kernel, all registered in one place.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _gain_computer(x: Tensor, curve: Sequence[Tensor], shape: _Shape) -> _Steps:
     over = shape.direction * (torch.log(amplitude) - threshold)
     corner = knee < _CORNER
     width = torch.where(corner, 0.0, knee)
-    inside = ((over + width / 2) / torch.where(corner, 1.0, width)).clamp(0, 1)
+    inside = (over / torch.where(corner, 1.0, width) + 0.5).clamp(0, 1)
     position = torch.where(corner, (over > 0).to(x.dtype), inside)
     bend = position * position * (width / 2) + torch.relu(over - width / 2)
     return _Steps(amplitude, over, position, bend, torch.maximum(slope * bend, -limit))

@@ -62,24 +62,39 @@ def _states(steps: _Map, zi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return s1, s2, torch.stack(end, -1)
 
 
-def by_chunks(x: Tensor, coefficients: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in elementary operations of float64, of which there are some hundreds for any number of samples.
+class _Section(NamedTuple):
+    """Coefficients, input and states of a section at every sample, `(rows, samples)`, and the states at the end."""
 
-    It is what derivatives of higher order differentiate, and the fallback without a kernel.
-    """
+    coefficients: tuple[Tensor, ...]
+    u: Tensor
+    s1: Tensor
+    s2: Tensor
+    end: Tensor
+
+
+def _run(x: Tensor, coefficients: Tensor, zi: Tensor) -> tuple[Tensor, list[_Section]]:
     rows, samples = x.shape
     frames = coefficients.repeat_interleave(rows // max(1, coefficients.shape[0]), 0)
     frames = frames.repeat_interleave(samples // max(1, frames.shape[1]), 1)
-    y, ends = x.double(), []
+    y, sections = x.double(), []
     for k in range(frames.shape[2]):
         g, d, m0, m1, m2 = frames[:, :, k].unbind(-1)
         gd = 2 * g * d
         ggd = g * gd
         s1, s2, end = _states(_Map(2 * d - 1, -gd, gd, 1 - ggd, gd * y, ggd * y), zi[:, k])
+        sections.append(_Section((g, d, m0, m1, m2), y, s1, s2, end))
         v1 = d * (s1 + g * (y - s2))
         y = m0 * y + m1 * v1 + m2 * (s2 + g * v1)
-        ends.append(end)
-    return y.to(x.dtype), torch.stack(ends, 1)
+    return y.to(x.dtype), sections
+
+
+def by_chunks(x: Tensor, coefficients: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in elementary operations of float64, of which there are some hundreds for any number of samples.
+
+    It is what derivatives of higher order differentiate, and the fallback without a kernel.
+    """
+    y, sections = _run(x, coefficients, zi)
+    return y, torch.stack([section.end for section in sections], 1)
 
 
 def _checkpoints(x: Tensor, zi: Tensor) -> Tensor:
@@ -141,10 +156,29 @@ def _backward(inputs: Tensors, saved: Tensors, grads: Tensors, needs: Sequence[b
 
 
 def _vjp(inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
-    if _is_empty(*inputs[:2]):
-        return grads[0].clone(), torch.zeros_like(inputs[1]), grads[1].clone()
-    gradients: Tensors = torch.func.vjp(by_chunks, *inputs)[1](grads)
-    return gradients
+    """Section by section backwards: its states' gradients follow the transposed recursion in reversed time."""
+    x, coefficients, zi = inputs
+    gy, gzf = grads
+    if _is_empty(x, coefficients):
+        return gy.clone(), torch.zeros_like(coefficients), gzf.clone()
+    gs, gcoefficients, gzi = gy.double(), [], []
+    for section, end in zip(reversed(_run(x, coefficients, zi)[1]), reversed(gzf.unbind(1)), strict=True):
+        (g, d, m0, m1, m2), u, s1, s2, _ = section
+        gd, mixed = 2 * g * d, d * (m1 + g * m2) * gs
+        steps = _Map(2 * d - 1, gd, -gd, 1 - g * gd, mixed, m2 * gs - g * mixed)
+        l1, l2, start = _states(_Map(*(part.flip(-1) for part in steps)), end)
+        t = u - s2
+        p = s1 + g * t
+        v1 = d * p
+        gv2 = m2 * gs + 2 * l2.flip(-1)
+        gv1 = m1 * gs + 2 * l1.flip(-1) + g * gv2
+        e = d * gv1
+        gcoefficients.append(torch.stack([gv2 * v1 + e * t, gv1 * p, gs * u, gs * v1, gs * (s2 + g * v1)], -1))
+        gs = m0 * gs + g * e
+        gzi.append(start)
+    filters, frames = coefficients.shape[:2]
+    total = torch.stack(gcoefficients[::-1], 2).unflatten(1, (frames, -1)).sum(2).unflatten(0, (filters, -1)).sum(1)
+    return gs, total, torch.stack(gzi[::-1], 1)
 
 
 def _jvp(inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:

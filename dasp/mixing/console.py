@@ -291,11 +291,10 @@ class DifferentiableMixingConsole(nn.Module):
 
     def _mix(self, tracks: Tensor | Sequence[Tensor], values: Values, mask: Tensor | None, process: _Process) -> Tensor:
         strips = self._strips(tracks, values["track"], mask, process)
-        sends = [_send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses]
+        one = torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device)
+        sends = [one * _send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses]
         # The sum, and what is sent to each bus, are one product of a matrix with the strips.
-        gains = self._pan_level * torch.stack(
-            [torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device), *sends], -2
-        )
+        gains = self._pan_level * torch.stack([one, *sends], -2)
         total, *sent = mixed(strips, gains).unbind(-3)
         chains = self.sections()
         for bus, x in zip(self.buses, sent, strict=True):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dasp.functional as F
-from dasp.functional.stereo import LAWS
+from dasp.functional.stereo import LAWS, centre_gain
 from tests.oracles import ROUNDING_32, ROUNDING_64, array, decibels, noise, relative_error
 
 GRID = torch.linspace(-1, 1, 1001, dtype=torch.float64)
@@ -159,3 +159,9 @@ def test_widener_errors_name_what_is_wrong():
         F.stereo_widener(torch.zeros(1, 4), 44100)
     with pytest.raises(ValueError, match=r"stereo_widener: width has shape .*expected one value for both channels"):
         F.stereo_widener(torch.zeros(3, 2, 4), 44100, torch.ones(3, 2))
+
+
+def test_the_gain_at_the_centre_is_that_of_the_law():
+    for law in LAWS:
+        y = F.stereo_panner(torch.ones(1, 1, dtype=torch.float64), 44100, law=law)
+        assert abs(float(y[0, 0]) - centre_gain(law)) <= 1e-15

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import dasp.functional as F
 from dasp.kernels import KINDS, prototypes, svf
-from tests.oracles import Array, array, cookbook, noise, relative_error
+from tests.oracles import Array, array, cookbook, decibels, noise, relative_error
 
 RATE = 44100.0
 
@@ -91,6 +91,14 @@ def test_settings_that_stay_are_the_filter_of_the_cookbook(kind):
     assert relative_error(y[0], scipy.signal.sosfilt(section, x)) <= 1e-12
 
 
+def test_numbers_beside_automation_stay_in_float64():
+    x = torch.from_numpy(noise(0, 1, 48000)).float()
+    y = F.peaking(x, 48000, 50.3, torch.full((1, 100), 23.0), 9.7)
+    full = cookbook("peaking", 48000, 50.3, 23.0, 9.7)
+    want = scipy.signal.sosfilt(np.array([full[:3] + full[3:]]), array(x))
+    assert decibels(relative_error(y, want)) <= -140
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_sections_of_every_sample_are_the_filters_with_these_controls(kind):
     """`sosfilt` finds from b and a what the equaliser designs from controls."""
@@ -163,7 +171,7 @@ def test_gradients_stay_finite_at_the_ends_of_the_ranges():
 def test_a_state_of_the_other_structure_is_refused():
     x = torch.zeros(1, 10)
     _, state = F.peaking(x, RATE, 1000.0, state={})
-    with pytest.raises(ValueError, match="peaking: state has 'zi', expected 'integrators' alone"):
+    with pytest.raises(ValueError, match="peaking: state has 'zi', that of controls that stay"):
         F.peaking(x, RATE, torch.full((1, 10), 1000.0), state=state)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from dasp.kernels._library import library
 from tests.cases import LAYOUTS, assert_close, leaves
 from tests.operators import KernelCase, Tensors, all_gradients, each_kernel
 
@@ -240,8 +241,12 @@ def test_blocks_with_handed_over_state_equal_the_whole(kernel: KernelCase) -> No
         block, state = kernel.run(*part, state)
         blocks.append(block)
         start += length
-    assert torch.equal(torch.cat(blocks, -1), y)
-    assert torch.equal(state, zf)
+    if library.available() or kernel.name != "svf":
+        assert torch.equal(torch.cat(blocks, -1), y)
+        assert torch.equal(state, zf)
+    else:  # It cuts each call into chunks of its own.
+        assert_close(torch.cat(blocks, -1), y, TOLERANCE[torch.float32])
+        assert_close(state, zf, TOLERANCE[torch.float64])
 
 
 # ---- threads and memory

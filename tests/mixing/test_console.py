@@ -389,3 +389,13 @@ def test_names_must_be_as_many_as_tracks_and_different(console):
         describe(console, values, ["a", "b"])
     with pytest.raises(ValueError, match="expected 3 different names"):
         describe(console, values, ["a", "b", "a"])
+
+
+def test_controls_broadcast_over_the_batch() -> None:
+    console = DifferentiableMixingConsole(44100)
+    tracks = torch.randn(2, 3, 1, 512, generator=torch.Generator().manual_seed(0))
+    controls = console.random_controls(3, torch.Generator().manual_seed(1))
+    want = console(tracks, {name: u.expand(2, *u.shape) for name, u in controls.items()})
+    for given in (controls, {name: u.unsqueeze(0) for name, u in controls.items()}):
+        assert torch.equal(console(tracks, given), want)
+        assert console.forward_block(tracks, {}, given)[0].shape == want.shape
