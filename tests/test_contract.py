@@ -1069,8 +1069,8 @@ def test_automation_of_no_samples_and_by_lists(case: Case) -> None:
     x = case.audio((2,), 6)
     for name, value in case.automation(x, 3).items():
         want = case(x, {**case.controls(x), name: value})
-        for given in (value.tolist(), value.numpy()):
-            assert torch.equal(case(x, {**case.controls(x), name: given}), want)
+        for form in (value.tolist(), value.numpy()):
+            assert torch.equal(case(x, {**case.controls(x), name: form}), want)
 
 
 @automated

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import scipy.signal
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from dasp.kernels._registration import Operator, Tensors, define_source, register
 
@@ -55,7 +56,8 @@ def _noise_samples(seed: int, sample_rate: float, bands_hz: tuple[float, ...], l
 def _kept(
     seed: int, sample_rate: float, bands_hz: tuple[float, ...], length: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    with torch.inference_mode(False):
+    # Made outside of the transforms of torch.func, which else would leave their mark on what outlives them.
+    with temporarily_clear_interpreter_stack(), torch.inference_mode(False):
         return torch.from_numpy(_noise_samples(seed, sample_rate, bands_hz, length)).to(device=device, dtype=dtype)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from dasp.kernels import band_noise, decaying_noise
+from dasp.kernels import _noise, band_noise, decaying_noise
 from tests.cases import assert_close
 
 BANDS_HZ = (125.0, 500.0, 2000.0, 8000.0)
@@ -136,3 +137,24 @@ def test_registration_of_decaying_noise_is_sound():
     torch.library.opcheck(
         torch.ops.dasp.decaying_noise_backward.default, (*values, torch.ones(2, 2, 50), *settings, needs)
     )
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_kept_noise_outlives_the_transform_that_asked_for_it_first(number: int) -> None:
+    def loss(end: Tensor) -> Tensor:
+        x = torch.ones(1, 4, dtype=torch.float64)
+        noise = band_noise(1000 + number, 8000.0, (500.0, 2000.0), 4, x)
+        return (noise * end).square().sum()
+
+    transforms = (
+        torch.func.grad(loss),
+        torch.func.jacrev(torch.func.grad(loss)),
+        torch.func.jacfwd(loss),
+        torch.func.hessian(loss),
+        torch.func.vmap(torch.func.grad(loss)),
+    )
+    point = torch.ones((), dtype=torch.float64)
+    transforms[number](point.expand(2) if number == 4 else point)
+    # A tensor that a transform has wrapped has no memory of its own.
+    kept = _noise._kept(1000 + number, 8000.0, (500.0, 2000.0), _noise._BLOCK, point.dtype, point.device)
+    assert kept.untyped_storage().nbytes() > 0
