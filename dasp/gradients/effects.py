@@ -145,11 +145,11 @@ class Effect(ABC):
         return torch.stack(items).reshape(*x.shape[:-2], *items[0].shape) if items else torch.empty_like(x)
 
     def _item(self, x: Tensor, u: Tensor) -> Tensor:
-        # A copy: what the effect does to its input must not reach the caller's.
+        # Copies: what the effect does to its input must not reach the caller's, and it may use its output again.
         y = self.process(np.array(x.detach().cpu().numpy(), order="C"), u.detach().cpu())
         if not isinstance(y, np.ndarray):
             raise TypeError(f"{self.name}: process returned a {type(y).__name__}, expected a numpy array")
-        return torch.from_numpy(np.ascontiguousarray(y)).to(x.device)
+        return torch.from_numpy(np.array(y, order="C")).to(x.device)
 
 
 class NumpyEffect(Effect):
@@ -402,8 +402,11 @@ class EffectChain(Effect):
                 raise ValueError(
                     f"EffectChain: sample rates differ: {effects[0].sample_rate} and {effect.sample_rate} Hz"
                 )
-            count = sum(other.name == effect.name for other in self.effects.values())
-            self.effects[effect.name if count == 0 else f"{effect.name}_{count + 1}"] = effect
+            name, count = effect.name, 1
+            while name in self.effects:
+                count += 1
+                name = f"{effect.name}_{count}"
+            self.effects[name] = effect
         controls = {
             f"{name}.{control}": param
             for name, effect in self.effects.items()

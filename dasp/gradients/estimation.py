@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from dasp._checks import check_audio, check_choice, shape_text
 from dasp.gradients._plans import DRAWS, Draw, Perturbation, Plan, Stencil, checked_groups, draw_label, signs
-from dasp.gradients._probing import Label, Probing, owner_of
-from dasp.gradients._workers import AnyEffect, Backend, Workers
+from dasp.gradients._probing import Label, Probing, check_effect, eager
+from dasp.gradients._random import draw_seed, generator_of
+from dasp.gradients._workers import AnyEffect, Backend, Workers, owner_of
 
 InputGradient = Literal["straight_through", "time_reversal", "spsa", "autograd"]
 
 _INPUT_GRADIENTS = ("straight_through", "time_reversal", "spsa", "autograd")
-# What an effect is given as a seed may be for numpy, which takes 32 bits; items have consecutive ones.
-_SEEDS = 2**31
 # A step of fewer units of rounding than this would be wrong by more than a percent.
 _LEAST_STEP = 100
 # The largest step for which a stencil of five points fits into [0, 1] around every value.
@@ -69,15 +68,13 @@ class EstimatedGradient:
         generator: torch.Generator | int,
         options: _Options,
     ) -> None:
-        if not callable(effect):
-            raise TypeError(f"{name}: effect is a {type(effect).__name__}, expected a callable (x, u) -> y")
-        if isinstance(generator, bool) or not isinstance(generator, (int, torch.Generator)):
-            raise TypeError(f"{name}: generator is a {type(generator).__name__}, expected a torch.Generator or a seed")
+        check_effect(name, effect)
+        self._generator = generator_of(name, generator)
         options.check(name)
+        self._workers = Workers(effect, options.workers, options.backend, options.timeout_s)
+        self._probing = Probing(name, effect, options.batched, options.probes_per_call, self._workers)
+        batched = self._probing.batched
         # Workers are for effects that take one item; else the effect says what it takes.
-        batched = options.batched
-        if batched is None:
-            batched = bool(getattr(effect, "batched", options.workers == 0))
         if batched and options.workers:
             raise ValueError(
                 f"{name}: workers is {options.workers}, expected 0 for an effect that is called for a whole batch"
@@ -86,12 +83,7 @@ class EstimatedGradient:
             raise ValueError(f"{name}: input_gradient='autograd' is for torch effects that take a whole batch")
         self.effect = effect
         self._name, self._plan, self._epsilon, self._num_draws = name, plan, epsilon, num_draws
-        self._generator = generator if isinstance(generator, torch.Generator) else torch.Generator()
-        if isinstance(generator, int):
-            self._generator.manual_seed(generator)
         self._input_gradient = options.input_gradient
-        self._workers = Workers(effect, options.workers, options.backend, options.timeout_s)
-        self._probing = Probing(name, effect, batched, options.probes_per_call, self._workers)
 
     @property
     def num_calls(self) -> int:
@@ -110,20 +102,16 @@ class EstimatedGradient:
 
         Raises:
             TypeError: If x or u is no floating-point tensor.
-            ValueError: If u does not match x or the effect, has values outside [0, 1], or a type too coarse for
-                epsilon; if x needs a gradient and `input_gradient` was not chosen.
+            ValueError: If u does not match x or the effect, or has values outside [0, 1]; if the type of u, or of x
+                where `input_gradient` is "spsa", is too coarse for epsilon; if x needs a gradient and
+                `input_gradient` was not chosen.
             EffectError: If the effect raises, or returns another length, type, device or batch, or NaN.
         """
-        if torch.compiler.is_compiling():
-            # What a compiler traces is torch code, and an effect may be anything.  The decorator is not used as such:
-            # it would import the compiler with this package.
-            uncompiled: Callable[[Tensor, Tensor], Tensor] = torch.compiler.disable(self._estimated)
-            return uncompiled(x, u)
-        return self._estimated(x, u)
+        return eager(self._estimated)(x, u)
 
     def _estimated(self, x: Tensor, u: Tensor) -> Tensor:
         self._check(x, u)
-        seed = int(torch.randint(_SEEDS, (), generator=self._generator, device=self._generator.device))
+        seed = draw_seed(self._generator)
         y: Tensor = _Estimate.apply(x, u, self, seed)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return y
 
@@ -161,6 +149,8 @@ class EstimatedGradient:
             )
         if self._epsilon < _LEAST_STEP * torch.finfo(u.dtype).eps:
             raise ValueError(f"{name}: epsilon is {self._epsilon:g}, too small a step for u of type {u.dtype}")
+        if self._input_gradient == "spsa" and self._epsilon < _LEAST_STEP * torch.finfo(x.dtype).eps:
+            raise ValueError(f"{name}: epsilon is {self._epsilon:g}, too small a step for x of type {x.dtype}")
         if torch.is_grad_enabled() and x.requires_grad and self._input_gradient is None:
             raise ValueError(
                 f"{name}: x needs a gradient, which is not estimated unless asked for: choose an input_gradient, make "
@@ -179,7 +169,7 @@ class EstimatedGradient:
     ) -> Iterator[Tensor]:
         """How the loss changes to first order from the forward call to each probe, `(probes, *batch)` in float64."""
         for probe in self._probing.run(xs, us, seed, random, label, y.shape[-2]):
-            yield ((probe - y) * grad).sum((-2, -1), dtype=torch.float64)
+            yield ((probe - y).double() * grad.double()).sum((-2, -1))
 
     def _input_gradient_of(self, x: Tensor, u: Tensor, y: Tensor, grad: Tensor, seed: int, random: bool) -> Tensor:
         """The vector-Jacobian product with respect to x, in the way that was chosen."""

@@ -288,10 +288,12 @@ class NeuralProxy(nn.Module):
     def _levels(self, x: Tensor) -> Tensor:
         """Peak and root mean square of each channel and frame, in tens of dB above the middle of -80 to 0 dBFS."""
         hop = self.config["level_hop"]
-        frames = nn.functional.pad(x, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
+        # The power of silence is below the least number of half precision.
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        frames = nn.functional.pad(exact, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
         peak = torch.log10(frames.abs().amax(-1) + _SILENCE)
         power = torch.log10(frames.square().mean(-1) + _SILENCE**2)
-        return torch.cat([2 * peak, power], -2) + 4
+        return (torch.cat([2 * peak, power], -2) + 4).to(x.dtype)
 
     def _interpolate(self, frames: Tensor, samples: int) -> Tensor:
         """A value for every sample: within a frame from that of the last but one frame before to that of the last."""

@@ -93,6 +93,27 @@ def raises(x, u):
     return gain(x, u)
 
 
+class Rewriting:
+    """A gain of u into memory of its own, which it uses again, by way of its input, which it overwrites."""
+
+    def __call__(self, x, u):
+        x.mul_(u[..., None])
+        u.zero_()
+        if getattr(self, "memory", np.empty(0)).shape != tuple(x.shape):
+            self.memory = np.empty(tuple(x.shape))
+        np.copyto(self.memory, x.numpy())
+        return torch.from_numpy(self.memory)
+
+
+class Recorder(Recursive):
+    """A smoother with a name for its work, which nothing else calls it by."""
+
+    __call__ = None
+
+    def process(self, x, u):
+        return Recursive.__call__(self, x, u)
+
+
 class Slow:
     """Tells which threads have called it; has state, so that each worker needs its own."""
 

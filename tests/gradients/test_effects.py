@@ -174,6 +174,11 @@ def test_a_chain_is_one_effect_with_the_controls_of_all():
     torch.testing.assert_close(chain(x, u), torch.from_numpy(want), rtol=1e-9, atol=1e-12)
 
 
+def test_a_chain_keeps_all_effects_whatever_their_names():
+    chain = EffectChain(*(NumpyEffect(numpy_gain, GAIN, 44100, name) for name in ("gain", "gain_2", "gain", "gain")))
+    assert list(chain.effects) == ["gain", "gain_2", "gain_3", "gain_4"]
+
+
 def test_a_chain_resets_what_has_state_and_is_copied_for_workers():
     chain = EffectChain(gain_effect(), Memory())
     x, u = randn(3, 1, 16), torch.full((3, 2), 0.5, dtype=torch.float64, requires_grad=True)

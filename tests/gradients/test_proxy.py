@@ -328,3 +328,8 @@ def test_parameters_that_are_nan_are_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         NeuralProxy.load(tmp_path / "missing")
+
+
+def test_silence_in_half_precision_is_finite():
+    proxy = NeuralProxy(2, channels=4, blocks=2, kernel_size=3, level_blocks=2, level_hop=8).half()
+    assert torch.isfinite(proxy(torch.zeros(1, 64).half(), torch.full((2,), 0.5).half())).all()
