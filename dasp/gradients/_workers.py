@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback
 import weakref
@@ -28,6 +29,8 @@ Backend = Literal["thread", "process"]
 
 # A process imports torch and the effect before it answers first.
 _START_S = 120.0
+# A process that was asked to end is killed after that.
+_END_S = 1.0
 
 
 class Task(NamedTuple):
@@ -163,6 +166,9 @@ class _ProcessWorker:
         raise WorkerError(f"{self.name} died with exit code {self._process.exitcode}{hint}")
 
     def close(self) -> None:
+        # First in such a way that it can end what it has started.
+        self._process.terminate()
+        self._process.join(_END_S)
         self._process.kill()
         self._process.join(1)
 
@@ -171,6 +177,8 @@ def serve(pipe: Connection, effect: AnyEffect) -> None:
     """What a worker's process does until the other end of the pipe is closed."""
     # Control-C ends the parent, and with it the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Raises, so that an effect leaves neither files nor processes.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         pipe.send(None)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dasp._checks import check_audio, check_choice, shape_text
+from dasp.gradients._controls import check_unit_range, expand_controls
 from dasp.gradients._plans import DRAWS, Draw, Perturbation, Plan, Stencil, checked_groups, draw_label, signs
 from dasp.gradients._probing import Label, Probing, check_effect, eager
 from dasp.gradients._random import draw_seed, generator_of
@@ -41,6 +42,10 @@ class _Options(NamedTuple):
             check_choice(name, "input_gradient", self.input_gradient, _INPUT_GRADIENTS)
         check_choice(name, "backend", self.backend, ("thread", "process"))
         _check_whole(name, "workers", self.workers, 0)
+        if self.backend == "process" and not self.workers:
+            raise ValueError(f"{name}: backend is 'process', which needs workers above 0")
+        if self.timeout_s is not None and self.backend != "process":
+            raise ValueError(f"{name}: timeout_s is {self.timeout_s}, which only backend='process' can keep to")
         if self.probes_per_call is not None:
             _check_whole(name, "probes_per_call", self.probes_per_call, 1)
         if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
@@ -54,8 +59,8 @@ class EstimatedGradient:
 
     Attributes:
         effect: The effect.
-        num_calls: Calls of the effect so far, those for a gradient included; a call for several items or probes at
-            once counts as one for each.
+        num_calls: Calls of the effect so far, those for a gradient included and those that look for an error not; a
+            call for several items or probes at once counts as one for each.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class EstimatedGradient:
 
     @property
     def num_calls(self) -> int:
-        """Calls of the effect so far."""
+        """Calls of the effect so far, a call for several items or probes at once as one for each."""
         return self._probing.num_calls
 
     def __call__(self, x: Tensor, u: Tensor) -> Tensor:
@@ -95,7 +100,7 @@ class EstimatedGradient:
 
         Args:
             x: Audio `(*batch, channels, samples)`.
-            u: Normalised controls `(*batch, P)` in [0, 1].
+            u: Normalised controls `(*batch, P)` in [0, 1], or fewer dimensions that broadcast to these.
 
         Returns:
             Audio `(*batch, channels, samples)` as the effect gives it; it may have another number of channels.
@@ -110,7 +115,7 @@ class EstimatedGradient:
         return eager(self._estimated)(x, u)
 
     def _estimated(self, x: Tensor, u: Tensor) -> Tensor:
-        self._check(x, u)
+        u = self._checked(x, u)
         seed = draw_seed(self._generator)
         y: Tensor = _Estimate.apply(x, u, self, seed)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return y
@@ -127,26 +132,13 @@ class EstimatedGradient:
     ) -> None:
         self.close()
 
-    def _check(self, x: Tensor, u: Tensor) -> None:
+    def _checked(self, x: Tensor, u: Tensor) -> Tensor:
+        """The controls of each item."""
         name = self._name
         check_audio(name, x)
-        if not isinstance(u, Tensor) or not u.is_floating_point():
-            kind = u.dtype if isinstance(u, Tensor) else type(u).__name__
-            raise TypeError(f"{name}: u is a {kind}, expected a floating-point torch.Tensor")
-        if u.ndim == 0 or u.shape[:-1] != x.shape[:-2] or u.shape[-1] == 0:
-            batch = ", ".join(map(str, x.shape[:-2]))
-            raise ValueError(
-                f"{name}: u has shape {shape_text(u.shape)}, expected ({batch}{', ' if batch else ''}P) to match x of "
-                f"shape {shape_text(x.shape)}: repeat one setting for all items with u.expand"
-            )
-        expected = getattr(owner_of(self.effect), "num_controls", None)
-        if expected is not None and u.shape[-1] != expected:
-            raise ValueError(f"{name}: u has shape {shape_text(u.shape)}, but the effect has {expected} controls")
+        u = expand_controls(name, u, x, getattr(owner_of(self.effect), "num_controls", None))
         self._plan.check(u.shape[-1])
-        if not bool(((u >= 0) & (u <= 1)).all()):
-            raise ValueError(
-                f"{name}: u has values outside [0, 1] or NaN: bring them there, for example with dasp.modules.project"
-            )
+        check_unit_range(name, u)
         if self._epsilon < _LEAST_STEP * torch.finfo(u.dtype).eps:
             raise ValueError(f"{name}: epsilon is {self._epsilon:g}, too small a step for u of type {u.dtype}")
         if self._input_gradient == "spsa" and self._epsilon < _LEAST_STEP * torch.finfo(x.dtype).eps:
@@ -156,6 +148,7 @@ class EstimatedGradient:
                 f"{name}: x needs a gradient, which is not estimated unless asked for: choose an input_gradient, make "
                 f"one effect of those in a chain, or give x.detach()"
             )
+        return u
 
     def _gradient(self, x: Tensor, u: Tensor, y: Tensor, grad: Tensor, seed: int, random: bool) -> Tensor:
         """The vector-Jacobian product with respect to u."""
@@ -294,8 +287,8 @@ def spsa(
         u_plus, u_minus = clamp(u + epsilon * delta, 0, 1), clamp(u - epsilon * delta, 0, 1).
 
     The step is the one that was made, so that at a bound the estimate is that of the one-sided derivative.  It is
-    unbiased but for terms of epsilon**2, and noisy: with one draw of signs the mean cosine to the true gradient of P
-    controls is sqrt(2 / (pi P)).
+    unbiased but for terms of epsilon**2, or of epsilon at a bound, and noisy: with one draw of signs the mean cosine to
+    the true gradient of P controls is sqrt(2 / (pi P)).
 
     All calls for one gradient, the forward one included, see the same random numbers: the global generators of torch,
     numpy and Python are seeded for each call and put back after it, and an effect whose signature has `seed` or
@@ -336,7 +329,8 @@ def spsa(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If epsilon, num_draws or another number is out of range, or an option is unknown.
+        ValueError: If processes or a time limit are asked for without what they need, epsilon, num_draws or another
+            number is out of range, or an option is unknown.
 
     Example:
         >>> effect = lambda x, u: torch.from_numpy(np.tanh(x.numpy() * u.numpy()[..., None]))
@@ -391,7 +385,8 @@ def finite_difference(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If epsilon or another number is out of range, or an option is unknown.
+        ValueError: If processes or a time limit are asked for without what they need, epsilon or another number is
+            out of range, or an option is unknown.
 
     Example:
         >>> effect = dasp.gradients.finite_difference(lambda x, u: x * u[..., None] ** 3)

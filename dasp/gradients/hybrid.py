@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dasp._checks import check_audio, check_choice, shape_text
+from dasp.gradients._controls import check_unit_range, expand_controls
 from dasp.gradients._probing import Probing, check_effect, eager
 from dasp.gradients._random import draw_seed, generator_of
 from dasp.gradients._workers import AnyEffect
-from dasp.gradients.proxy import expand_controls
 
 MODES = ("proxy", "half", "full")
 
@@ -83,7 +83,7 @@ class Hybrid(nn.Module):
             Audio of the effect or of the proxy, as the mode says.
 
         Raises:
-            TypeError: If x is not audio, u not a tensor of its type, or what the proxy gives has another type.
+            TypeError: If x is not audio, u no floating-point tensor, or what the proxy gives has another type.
             ValueError: If a shape does not match or u is outside [0, 1], or if the effect and the proxy disagree about
                 channels or the proxy changes the length.
             EffectError: If the effect raises, or returns another length, type, device or batch, other channels than
@@ -175,11 +175,3 @@ def hybrid(
         True
     """
     return Hybrid(effect, proxy, mode, generator)
-
-
-def check_unit_range(name: str, u: Tensor) -> None:
-    """Raises unless all controls are in [0, 1]; NaN is not."""
-    inside = (u >= 0) & (u <= 1)
-    if not bool(inside.all()):
-        place = tuple(int(i) for i in (~inside).nonzero()[0])
-        raise ValueError(f"{name}: u{list(place)} is {float(u[place].detach())}, expected values in [0, 1]")

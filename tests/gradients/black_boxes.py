@@ -87,6 +87,19 @@ def fragile(x, u):
     return raises(x, u) + noise_of_torch(x, u)
 
 
+class Lasting:
+    """Takes long, and has something to do at its end."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, x, u):
+        try:
+            time.sleep(60)
+        finally:
+            self.path.touch()
+
+
 def raises(x, u):
     if u[..., 0].max() > 0.5:
         raise ArithmeticError("too loud")

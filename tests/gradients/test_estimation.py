@@ -486,10 +486,10 @@ X, U = torch.zeros(2, 1, 8), torch.full((2, 1), 0.25)
 @pytest.mark.parametrize(
     ("x", "u", "kind", "text"),
     [
-        (X, U + 1, ValueError, r"u has values outside \[0, 1\]"),
-        (X, U - 1, ValueError, r"u has values outside \[0, 1\]"),
-        (X, U * math.nan, ValueError, r"u has values outside \[0, 1\] or NaN"),
-        (X, U[0], ValueError, r"u has shape \(1,\), expected \(2, P\) .* u.expand"),
+        (X, U + 1, ValueError, r"u\[0, 0\] is 1.\d+, expected values in \[0, 1\]"),
+        (X, U - 1, ValueError, r"u\[0, 0\] is -0.\d+, expected values in \[0, 1\]"),
+        (X, U * math.nan, ValueError, r"u\[0, 0\] is nan, expected values in \[0, 1\]"),
+        (X, U.expand(3, 2, 1), ValueError, r"u has shape \(3, 2, 1\), expected \(2, P\)"),
         (X, U[:, :0], ValueError, r"u has shape \(2, 0\), expected \(2, P\)"),
         (X[0], torch.tensor(0.5), ValueError, r"u has shape \(\), expected \(P\)"),
         (X, U.long(), TypeError, "u is a torch.int64, expected a floating-point"),
@@ -507,7 +507,7 @@ def test_wrong_audio_and_controls_are_refused(estimate, x, u, kind, text):
 
 @pytest.mark.parametrize("estimate", ESTIMATES)
 def test_a_number_of_controls_that_disagrees_is_refused(estimate):
-    with pytest.raises(ValueError, match=r"u has shape \(2, 1\), but the effect has 6 controls"):
+    with pytest.raises(ValueError, match=r"u has shape \(2, 1\), expected \(2, 6\)"):
         estimate(M.Compressor(RATE).process_normalized)(X, U)
     with pytest.raises(EffectError, match="the effect raised ValueError: compressor"):
         estimate(lambda x, u: M.Compressor(RATE).process_normalized(x, u))(X, U)
@@ -532,7 +532,9 @@ def test_groups_that_are_no_partition_of_the_controls_are_refused(groups):
         ({"workers": 1.5}, TypeError, "workers is 1.5"),
         ({"backend": "fork"}, ValueError, "backend is 'fork'"),
         ({"probes_per_call": 0}, ValueError, "probes_per_call is 0"),
-        ({"timeout_s": 0}, ValueError, "timeout_s is 0"),
+        ({"timeout_s": 0, "workers": 1, "backend": "process"}, ValueError, "timeout_s is 0"),
+        ({"timeout_s": 1.0, "workers": 1}, ValueError, "timeout_s is 1.0, which only backend='process' can keep to"),
+        ({"backend": "process"}, ValueError, "backend is 'process', which needs workers above 0"),
         ({"input_gradient": "exact"}, ValueError, "input_gradient is 'exact'"),
         ({"input_gradient": "autograd", "batched": False}, ValueError, "takes? a whole batch"),
     ],
@@ -552,6 +554,9 @@ def test_wrong_options_of_one_of_them_are_refused():
         ({"draw": "gaussian"}, ValueError),
         ({"groups": [0, 2]}, TypeError),
         ({"groups": [1, [2]]}, TypeError),
+        ({"groups": [1.0, 2]}, TypeError),
+        ({"groups": [["a"]]}, TypeError),
+        ({"groups": 3}, TypeError),
     ):
         with pytest.raises(kind, match=next(iter(options))):
             spsa(gain, **options)
@@ -743,3 +748,18 @@ def test_threads_of_a_program_do_not_disturb_each_other():
     with ThreadPoolExecutor(4) as executor:
         for y in executor.map(lambda _: spsa(noisy)(x, u), range(16)):
             assert torch.equal(y, expected)
+
+
+def test_groups_may_be_of_numpy():
+    x, u, weights = randn(2, 1, 8), rand(2, 3), randn(2, 1, 8)
+    for groups in (np.array([1, 2]), [[np.int64(0)], np.array([2, 1])]):
+        estimates = [gradient(spsa(Linear(3, 8), groups=g), x, u, weights) for g in (groups, [1, 2])]
+        assert torch.equal(*estimates)
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_one_setting_for_all_items_gets_the_sum_of_their_gradients(estimate):
+    x, weights, shared = randn(3, 1, 8), randn(3, 1, 8), rand(2)
+    each = shared.detach().expand(3, 2).clone().requires_grad_()
+    have, want = (gradient(estimate(Linear(2, 8)), x, u, weights) for u in (shared, each))
+    torch.testing.assert_close(have, want.sum(0))
