@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -317,16 +317,42 @@ class _Training:
             raise ValueError(f"train_proxy: {path} has no state of a training, from which it could resume")
         for name in ("best", "current"):
             check_parameters(f"train_proxy: {path}", part(tensors, name), self.proxy.state_dict())
-        self.course = _Course(**notes["course"])
+        # All of it is read before anything is changed.
+        try:
+            course = _read_course(notes["course"])
+            moments = self._read_moments(tensors)
+            torch.Generator(self.generator.device).set_state(tensors["generator"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"train_proxy: {path}: its state of a training is damaged ({error})") from error
+        self.course = course
         self.best = part(tensors, "best")
         self.proxy.load_state_dict(part(tensors, "current"))
         self.generator.set_state(tensors["generator"])
-        state = self.optimizer.state_dict()
-        state["state"] = {
-            n: part(tensors, f"adam.{n}") for n in state["param_groups"][0]["params"] if f"adam.{n}.step" in tensors
-        }
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.remember()
+
+    def _read_moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """What Adam knows of each parameter, nothing before the first step."""
+        moments = {}
+        for number, parameter in enumerate(self.proxy.parameters()):
+            if state := part(tensors, f"adam.{number}"):
+                shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+                if {name: tuple(tensor.shape) for name, tensor in state.items()} != shapes:
+                    raise ValueError(f"adam.{number} does not suit its parameter")
+                moments[number] = state
+        return moments
+
+
+def _read_course(notes: Mapping[str, Any]) -> _Course:
+    """A course as it was written."""
+    course = _Course(**notes)
+    kinds = asdict(_Course(0.0, 0))
+    for name, value in asdict(course).items():
+        if type(value) is not type(kinds[name]):
+            raise TypeError(f"{name} is {value!r}")
+    course.losses = [float(loss) for loss in course.losses]
+    course.validation_losses = [(int(step), float(loss)) for step, loss in course.validation_losses]
+    return course
 
 
 def _difference(have: object, want: dict[str, int]) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dasp.gradients import EffectError, NeuralProxy, TrainingProgress, spectral_distance, train_proxy
+from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
 from tests.gradients.black_boxes import Recursive, noise_of_generator, noise_of_seed, noise_of_torch
 
 SIZE = {"channels": 4, "blocks": 2, "kernel_size": 3, "level_blocks": 2, "level_hop": 8, "embedding": 4}
@@ -441,6 +442,32 @@ def test_a_file_without_a_training_is_not_resumed(tmp_path):
     (tmp_path / "damaged").write_bytes(b"0" * 100)
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         train(checkpoint=tmp_path / "damaged", resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors, course: tensors.pop("generator"),
+        lambda tensors, course: tensors.update(generator=torch.zeros(3)),
+        lambda tensors, course: tensors.update({"adam.0.exp_avg": torch.zeros(2)}),
+        lambda tensors, course: tensors.pop("adam.1.step"),
+        lambda tensors, course: course.pop("learning_rate"),
+        lambda tensors, course: course.update(unknown=1),
+        lambda tensors, course: course.update(step="6"),
+        lambda tensors, course: course.update(losses=[None]),
+        lambda tensors, course: course.update(validation_losses=[1.0]),
+    ],
+)
+def test_a_damaged_training_is_refused_and_changes_nothing(damage, tmp_path):
+    path = tmp_path / "training"
+    train(checkpoint=path, steps=6)
+    tensors, notes = read_checkpoint(path)
+    damage(tensors, notes["course"])
+    write_checkpoint(path, tensors, notes)
+    network, generator = proxy(seed=5), torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match="its state of a training is damaged"):
+        train(network=network, checkpoint=path, resume=True, generator=generator)
+    assert same(network, proxy(seed=5))
 
 
 def test_spectral_distance_is_its_definition():
