@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal, NamedTuple, Protocol
 
 import scipy.linalg
@@ -48,12 +49,15 @@ def checked_groups(groups: Sequence[int] | Sequence[Sequence[int]] | None) -> Gr
     """Sizes of groups, or the indices in each, as tuples."""
     if groups is None:
         return None
-    if all(isinstance(group, int) and group > 0 for group in groups):
-        return tuple(group for group in groups if isinstance(group, int))
-    members = [tuple(group) for group in groups if isinstance(group, Sequence)]
-    if len(members) < len(groups) or not all(isinstance(index, int) for group in members for index in group):
+    try:
+        whole = [tuple(map(index, group)) if isinstance(group, Iterable) else index(group) for group in groups]
+    except TypeError:
+        whole = [0]
+    sizes = tuple(group for group in whole if isinstance(group, int) and group > 0)
+    members = tuple(group for group in whole if isinstance(group, tuple))
+    if len(whole) not in (len(sizes), len(members)):
         raise TypeError(f"spsa: groups is {groups!r}, expected sizes of groups above 0 or the indices in each group")
-    return tuple(members)
+    return sizes or members
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Perturbation:
         return draw_label(probe, draw, self.num_draws, "" if self.groups is None else f" of group {group}")
 
     def check(self, size: int) -> None:
-        if sorted(index for group in self._members(size) for index in group) != list(range(size)):
+        if sorted(control for group in self._members(size) for control in group) != list(range(size)):
             raise ValueError(f"spsa: groups is {self.groups}, expected each of the {size} controls in one group")
 
     def _masks(self, u: Tensor) -> Tensor:

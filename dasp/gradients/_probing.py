@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from dasp.gradients._workers import (
     WorkerError,
     Workers,
     call,
+    owner_of,
     random_arguments,
     reason_of,
 )
@@ -29,15 +30,29 @@ _TASKS_PER_WORKER = 16
 _SHOWN = 32
 
 Label = Callable[[int], str]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def check_effect(name: str, effect: object) -> None:
+    """Raises unless an effect can be called."""
+    if not callable(effect):
+        raise TypeError(f"{name}: effect is a {type(effect).__name__}, expected a callable (x, u) -> y")
 
 
 class EffectError(RuntimeError):
     """An effect failed or returned what it must not; the text names the call and the values of the controls."""
 
 
-def owner_of(effect: AnyEffect) -> Any:
-    """What knows the names of the controls: the effect, or the object whose method it is."""
-    return effect if hasattr(effect, "num_controls") else getattr(effect, "__self__", effect)
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which a compiler leaves as it is: what it traces is torch code, and an effect may be anything.
+
+    The decorator of torch is not used as such: it would import the compiler with this package.
+    """
+    if not torch.compiler.is_compiling():
+        return function
+    disabled: Callable[P, R] = torch.compiler.disable(function)
+    return disabled
 
 
 class Probing:
@@ -46,31 +61,38 @@ class Probing:
     Args:
         name: The function that the user called, for messages.
         effect: `(x, u) -> y`.
-        batched: Whether it takes any number of batch dimensions; else it is called for one item at a time.
+        batched: Whether it takes any number of batch dimensions; else it is called for one item at a time.  None for
+            what the effect says, or else for whether there are no workers.
         probes_per_call: Most probes of an item in one call of a batched effect; None for all.
-        workers: The workers for calls of one item each.
+        workers: The workers for calls of one item each; none if None.
 
     Attributes:
         num_calls: Calls so far, a batched call as one for each item and probe in it.
     """
 
     def __init__(
-        self, name: str, effect: AnyEffect, batched: bool, probes_per_call: int | None, workers: Workers
+        self,
+        name: str,
+        effect: AnyEffect,
+        batched: bool | None = None,
+        probes_per_call: int | None = None,
+        workers: Workers | None = None,
     ) -> None:
+        check_effect(name, effect)
+        self._workers = Workers(effect, 0, "thread", None) if workers is None else workers
+        if batched is None:
+            batched = bool(getattr(owner_of(effect), "batched", self._workers.count == 0))
         self.name, self.effect, self.batched = name, effect, batched
         self.num_calls = 0
         self._probes_per_call = probes_per_call
-        self._workers = workers
 
-    def first(self, x: Tensor, u: Tensor, seed: int) -> tuple[Tensor, bool]:
-        """The effect as it is, and whether it draws random numbers."""
+    def first(self, x: Tensor, u: Tensor, seed: int, channels: int | None = None) -> tuple[Tensor, bool]:
+        """The effect as it is, and whether it draws random numbers; `channels` are those expected of it."""
         if not self.batched:
-            return next(self.run(x[None], u[None], seed, False, lambda _: "the forward call"))[0], False
+            return next(self.run(x[None], u[None], seed, False, lambda _: "the forward call", channels))[0], False
         with seeded(seed, x) as used:
-            y = self._together(x[None], u[None], seed, 0, lambda _: "the forward call", None)[0]
-            random = used() or bool(random_arguments(self.effect))
-        # Whatever is done in place to the result must not reach x.
-        return y.clone() if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else y, random
+            y = self._together(x[None], u[None], seed, 0, lambda _: "the forward call", channels)[0]
+            return y, used() or bool(random_arguments(self.effect))
 
     def run(
         self, xs: Tensor, us: Tensor, seed: int, random: bool, label: Label, channels: int | None = None
@@ -90,7 +112,7 @@ class Probing:
             `(probes of this call, *batch, channels, samples)`.
 
         Raises:
-            EffectError: If the effect raises, or returns another type, length or batch, or NaN.
+            EffectError: If the effect raises, or returns another type, length or batch, other channels, or NaN.
         """
         size = 1 if random else self._at_once(xs)
         for start in range(0, len(us), size):
@@ -104,10 +126,10 @@ class Probing:
 
     def differentiated(self, x: Tensor, u: Tensor, grad: Tensor, seed: int) -> Tensor:
         """The vector-Jacobian product with respect to x of an effect that torch can differentiate in x."""
-        self.num_calls += math.prod(x.shape[:-2])
         leaf = x.detach().requires_grad_()
-        with seeded(seed, x):
-            y = call(self.effect, leaf, u, seed, differentiable=True)
+        with torch.enable_grad(), seeded(seed, x):
+            label = "the call for the gradient of x"
+            y = self._together(leaf[None], u[None], seed, 0, lambda _: label, grad.shape[-2], differentiable=True)[0]
         if not y.requires_grad:
             raise EffectError(f"{self.name}: input_gradient='autograd', but torch sees no way from x to the result")
         return torch.autograd.grad(y, leaf, grad)[0]
@@ -120,22 +142,29 @@ class Probing:
         items = max(1, math.prod(xs.shape[1:-2]))
         return math.ceil(_TASKS_PER_WORKER * self._workers.count / items)
 
-    def _together(self, xs: Tensor, us: Tensor, seed: int, start: int, label: Label, channels: int | None) -> Tensor:
+    def _together(
+        self,
+        xs: Tensor,
+        us: Tensor,
+        seed: int,
+        start: int,
+        label: Label,
+        channels: int | None,
+        differentiable: bool = False,
+    ) -> Tensor:
         """One call for several probes; a single one has the shape of the forward call."""
         self.num_calls += len(us) * math.prod(us.shape[1:-1])
         single = len(us) == 1
         try:
-            # Probes share their audio; an effect may expect memory of its own.
-            x, u = (xs[0], us[0]) if single else (xs.contiguous(), us)
-            y = call(self.effect, x, u, seed)
+            x, u = (xs[0], us[0]) if single else (xs, us)
+            y = call(self.effect, x, u, seed, differentiable)
         except Exception as error:
             place, together = self._culprit(xs, us, seed)
             reason = f"raised {reason_of(error)}{together}"
             raise self._error(reason, us, place, start, label) from error
-        y = y[None] if single else y
-        if reason := _complaint(y, xs, channels):
+        if reason := _complaint(y, x, channels):
             raise self._error(reason, us, (0,) * (us.ndim - 1), start, label)
-        return self._finite(y, xs, us, start, label)
+        return self._finite(y[None] if single else y, xs, us, start, label)
 
     def _one_by_one(self, xs: Tensor, us: Tensor, seed: int, start: int, label: Label, channels: int | None) -> Tensor:
         """One call for each probe and item; an item has the same random numbers in all of its probes."""
@@ -194,7 +223,7 @@ def _complaint(y: Tensor, x: Tensor, channels: int | None) -> str:
     if y.ndim != x.ndim or y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
         return f"returned shape {shape_text(y.shape)}, expected {expected}"
     if channels is not None and y.shape[-2] != channels:
-        return f"returned shape {shape_text(y.shape)}, expected {expected} as it did before"
+        return f"returned shape {shape_text(y.shape)}, expected {expected}"
     return ""
 
 

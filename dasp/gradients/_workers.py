@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback
 import weakref
@@ -15,18 +16,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from types import MethodType
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dasp.gradients._random import seed_globals, seeded
+from dasp.gradients._random import join_pool, seed_globals, seeded
 
 AnyEffect = Callable[..., Tensor]
 Backend = Literal["thread", "process"]
 
 # A process imports torch and the effect before it answers first.
 _START_S = 120.0
+# A process that was asked to end is killed after that.
+_END_S = 1.0
 
 
 class Task(NamedTuple):
@@ -54,6 +58,13 @@ class TaskError(RuntimeError):
         self.task = task
 
 
+def owner_of(effect: AnyEffect) -> Any:
+    """What has the state of an effect and knows its controls: the effect, or the object whose method it is."""
+    if isinstance(effect, MethodType) and not inspect.isclass(effect.__self__):
+        return effect.__self__
+    return effect
+
+
 def random_arguments(effect: AnyEffect) -> tuple[str, ...]:
     """Which of `seed` and `generator` an effect must be given: those that its signature has without a default."""
     try:
@@ -64,32 +75,36 @@ def random_arguments(effect: AnyEffect) -> tuple[str, ...]:
 
 
 def call(effect: AnyEffect, x: Tensor, u: Tensor, seed: int, differentiable: bool = False) -> Tensor:
-    """One call from rest: an effect with a method `reset` is reset before."""
+    """One call from rest: an effect with a method `reset` is reset before.
+
+    It is given copies, which it may change, and what it returns is copied, so that it may use that memory again.
+    """
     arguments: dict[str, Any] = {}
     for name in random_arguments(effect):
         arguments[name] = seed if name == "seed" else torch.Generator(x.device).manual_seed(seed)
-    reset = getattr(effect, "reset", None)
+    reset = getattr(owner_of(effect), "reset", None)
     if callable(reset):
         reset()
     with torch.set_grad_enabled(differentiable):
-        y = effect(x, u, **arguments)
-    if not isinstance(y, Tensor):
-        raise TypeError(f"it returned a {type(y).__name__}, expected a torch.Tensor")
-    return y
+        y = effect(x.clone(memory_format=torch.contiguous_format), u.clone(), **arguments)
+        if not isinstance(y, Tensor):
+            raise TypeError(f"it returned a {type(y).__name__}, expected a torch.Tensor")
+        return y.clone()
 
 
 def instance(effect: AnyEffect) -> AnyEffect:
     """An instance for another worker: the effect itself if it has no state, that is, no method `reset`."""
-    if not callable(getattr(effect, "reset", None)):
+    owner = owner_of(effect)
+    if not callable(getattr(owner, "reset", None)):
         return effect
-    own = getattr(effect, "copy", None)
+    own = getattr(owner, "copy", None)
     try:
-        another: AnyEffect = own() if callable(own) else copy.deepcopy(effect)
+        another: Any = own() if callable(own) else copy.deepcopy(owner)
     except Exception as error:
         raise TypeError(
             f"effect has state and cannot be copied for a worker ({reason_of(error)}): give it a method copy()"
         ) from error
-    return another
+    return MethodType(effect.__func__, another) if isinstance(effect, MethodType) else another
 
 
 class _Worker(Protocol):
@@ -151,6 +166,9 @@ class _ProcessWorker:
         raise WorkerError(f"{self.name} died with exit code {self._process.exitcode}{hint}")
 
     def close(self) -> None:
+        # First in such a way that it can end what it has started.
+        self._process.terminate()
+        self._process.join(_END_S)
         self._process.kill()
         self._process.join(1)
 
@@ -159,6 +177,8 @@ def serve(pipe: Connection, effect: AnyEffect) -> None:
     """What a worker's process does until the other end of the pipe is closed."""
     # Control-C ends the parent, and with it the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Raises, so that an effect leaves neither files nor processes.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         pipe.send(None)
@@ -188,7 +208,7 @@ class _Pool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in workers:
             self._idle.put(worker)
-        self._executor = ThreadPoolExecutor(len(workers), thread_name_prefix="effect")
+        self._executor = ThreadPoolExecutor(len(workers), thread_name_prefix="effect", initializer=join_pool)
 
     def results(self, tasks: Sequence[Task]) -> list[Tensor]:
         return list(self._executor.map(lambda task: _attempt(task, self._delegate), tasks))

@@ -76,6 +76,6 @@ def _library() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise ImportError("checkpoints need safetensors: pip install safetensors") from error
+        raise ImportError("checkpoints need safetensors: pip install 'dasp[checkpoints]'") from error
     library: ModuleType = safetensors.torch
     return library

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dasp._checks import check_audio, check_sample_rate, shape_text
 from dasp._spec import Param
+from dasp.gradients._controls import check_unit_range, expand_controls
 
 # Characters of what a failed command printed that an error repeats.
 _REPEATED = 500
@@ -120,36 +121,35 @@ class Effect(ABC):
     def _check_normalized(self, u: Tensor) -> None:
         if u.shape != (self.num_controls,):
             raise ValueError(f"{self.name}: u has shape {shape_text(u.shape)}, expected ({self.num_controls},)")
-        if not bool(((u >= 0) & (u <= 1)).all()):
-            raise ValueError(f"{self.name}: u has values outside [0, 1] or NaN")
+        check_unit_range(self.name, u)
 
     def __call__(self, x: Tensor, u: Tensor) -> Tensor:
         """Processes items one after another, each from rest and without gradients.
 
         Args:
             x: Audio `(*batch, channels, samples)`.
-            u: Normalised controls `(*batch, P)` in [0, 1].
+            u: Normalised controls `(*batch, P)` in [0, 1], or fewer dimensions that broadcast to these.
 
         Returns:
             Audio `(*batch, channels, samples)` as `process` gives it.
 
         Raises:
-            TypeError: If x is no floating-point audio, or `process` returns something else than an array.
+            TypeError: If x is no floating-point audio, u no floating-point tensor, or `process` returns something else
+                than an array.
             ValueError: If u does not match, or has values outside [0, 1].
         """
         check_audio(self.name, x)
-        if u.shape != (*x.shape[:-2], self.num_controls):
-            expected = shape_text((*x.shape[:-2], self.num_controls))
-            raise ValueError(f"{self.name}: u has shape {shape_text(u.shape)}, expected {expected}")
+        u = expand_controls(self.name, u, x, self.num_controls)
+        check_unit_range(self.name, u)
         items = [self._item(x[place], u[place]) for place in product(*map(range, x.shape[:-2]))]
         return torch.stack(items).reshape(*x.shape[:-2], *items[0].shape) if items else torch.empty_like(x)
 
     def _item(self, x: Tensor, u: Tensor) -> Tensor:
-        # A copy: what the effect does to its input must not reach the caller's.
+        # Copies: what the effect does to its input must not reach the caller's, and it may use its output again.
         y = self.process(np.array(x.detach().cpu().numpy(), order="C"), u.detach().cpu())
         if not isinstance(y, np.ndarray):
             raise TypeError(f"{self.name}: process returned a {type(y).__name__}, expected a numpy array")
-        return torch.from_numpy(np.ascontiguousarray(y)).to(x.device)
+        return torch.from_numpy(np.array(y, order="C")).to(x.device)
 
 
 class NumpyEffect(Effect):
@@ -402,8 +402,11 @@ class EffectChain(Effect):
                 raise ValueError(
                     f"EffectChain: sample rates differ: {effects[0].sample_rate} and {effect.sample_rate} Hz"
                 )
-            count = sum(other.name == effect.name for other in self.effects.values())
-            self.effects[effect.name if count == 0 else f"{effect.name}_{count + 1}"] = effect
+            name, count = effect.name, 1
+            while name in self.effects:
+                count += 1
+                name = f"{effect.name}_{count}"
+            self.effects[name] = effect
         controls = {
             f"{name}.{control}": param
             for name, effect in self.effects.items()

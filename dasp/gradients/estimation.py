@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from dasp._checks import check_audio, check_choice, shape_text
+from dasp.gradients._controls import check_unit_range, expand_controls
 from dasp.gradients._plans import DRAWS, Draw, Perturbation, Plan, Stencil, checked_groups, draw_label, signs
-from dasp.gradients._probing import Label, Probing, owner_of
-from dasp.gradients._workers import AnyEffect, Backend, Workers
+from dasp.gradients._probing import Label, Probing, check_effect, eager
+from dasp.gradients._random import draw_seed, generator_of
+from dasp.gradients._workers import AnyEffect, Backend, Workers, owner_of
 
 InputGradient = Literal["straight_through", "time_reversal", "spsa", "autograd"]
 
 _INPUT_GRADIENTS = ("straight_through", "time_reversal", "spsa", "autograd")
-# What an effect is given as a seed may be for numpy, which takes 32 bits; items have consecutive ones.
-_SEEDS = 2**31
 # A step of fewer units of rounding than this would be wrong by more than a percent.
 _LEAST_STEP = 100
 # The largest step for which a stencil of five points fits into [0, 1] around every value.
@@ -42,6 +42,10 @@ class _Options(NamedTuple):
             check_choice(name, "input_gradient", self.input_gradient, _INPUT_GRADIENTS)
         check_choice(name, "backend", self.backend, ("thread", "process"))
         _check_whole(name, "workers", self.workers, 0)
+        if self.backend == "process" and not self.workers:
+            raise ValueError(f"{name}: backend is 'process', which needs workers above 0")
+        if self.timeout_s is not None and self.backend != "process":
+            raise ValueError(f"{name}: timeout_s is {self.timeout_s}, which only backend='process' can keep to")
         if self.probes_per_call is not None:
             _check_whole(name, "probes_per_call", self.probes_per_call, 1)
         if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
@@ -55,8 +59,8 @@ class EstimatedGradient:
 
     Attributes:
         effect: The effect.
-        num_calls: Calls of the effect so far, those for a gradient included; a call for several items or probes at
-            once counts as one for each.
+        num_calls: Calls of the effect so far, those for a gradient included and those that look for an error not; a
+            call for several items or probes at once counts as one for each.
     """
 
     def __init__(
@@ -69,15 +73,13 @@ class EstimatedGradient:
         generator: torch.Generator | int,
         options: _Options,
     ) -> None:
-        if not callable(effect):
-            raise TypeError(f"{name}: effect is a {type(effect).__name__}, expected a callable (x, u) -> y")
-        if isinstance(generator, bool) or not isinstance(generator, (int, torch.Generator)):
-            raise TypeError(f"{name}: generator is a {type(generator).__name__}, expected a torch.Generator or a seed")
+        check_effect(name, effect)
+        self._generator = generator_of(name, generator)
         options.check(name)
+        self._workers = Workers(effect, options.workers, options.backend, options.timeout_s)
+        self._probing = Probing(name, effect, options.batched, options.probes_per_call, self._workers)
+        batched = self._probing.batched
         # Workers are for effects that take one item; else the effect says what it takes.
-        batched = options.batched
-        if batched is None:
-            batched = bool(getattr(effect, "batched", options.workers == 0))
         if batched and options.workers:
             raise ValueError(
                 f"{name}: workers is {options.workers}, expected 0 for an effect that is called for a whole batch"
@@ -86,16 +88,11 @@ class EstimatedGradient:
             raise ValueError(f"{name}: input_gradient='autograd' is for torch effects that take a whole batch")
         self.effect = effect
         self._name, self._plan, self._epsilon, self._num_draws = name, plan, epsilon, num_draws
-        self._generator = generator if isinstance(generator, torch.Generator) else torch.Generator()
-        if isinstance(generator, int):
-            self._generator.manual_seed(generator)
         self._input_gradient = options.input_gradient
-        self._workers = Workers(effect, options.workers, options.backend, options.timeout_s)
-        self._probing = Probing(name, effect, batched, options.probes_per_call, self._workers)
 
     @property
     def num_calls(self) -> int:
-        """Calls of the effect so far."""
+        """Calls of the effect so far, a call for several items or probes at once as one for each."""
         return self._probing.num_calls
 
     def __call__(self, x: Tensor, u: Tensor) -> Tensor:
@@ -103,27 +100,23 @@ class EstimatedGradient:
 
         Args:
             x: Audio `(*batch, channels, samples)`.
-            u: Normalised controls `(*batch, P)` in [0, 1].
+            u: Normalised controls `(*batch, P)` in [0, 1], or fewer dimensions that broadcast to these.
 
         Returns:
             Audio `(*batch, channels, samples)` as the effect gives it; it may have another number of channels.
 
         Raises:
             TypeError: If x or u is no floating-point tensor.
-            ValueError: If u does not match x or the effect, has values outside [0, 1], or a type too coarse for
-                epsilon; if x needs a gradient and `input_gradient` was not chosen.
+            ValueError: If u does not match x or the effect, or has values outside [0, 1]; if the type of u, or of x
+                where `input_gradient` is "spsa", is too coarse for epsilon; if x needs a gradient and
+                `input_gradient` was not chosen.
             EffectError: If the effect raises, or returns another length, type, device or batch, or NaN.
         """
-        if torch.compiler.is_compiling():
-            # What a compiler traces is torch code, and an effect may be anything.  The decorator is not used as such:
-            # it would import the compiler with this package.
-            uncompiled: Callable[[Tensor, Tensor], Tensor] = torch.compiler.disable(self._estimated)
-            return uncompiled(x, u)
-        return self._estimated(x, u)
+        return eager(self._estimated)(x, u)
 
     def _estimated(self, x: Tensor, u: Tensor) -> Tensor:
-        self._check(x, u)
-        seed = int(torch.randint(_SEEDS, (), generator=self._generator, device=self._generator.device))
+        u = self._checked(x, u)
+        seed = draw_seed(self._generator)
         y: Tensor = _Estimate.apply(x, u, self, seed)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return y
 
@@ -139,33 +132,23 @@ class EstimatedGradient:
     ) -> None:
         self.close()
 
-    def _check(self, x: Tensor, u: Tensor) -> None:
+    def _checked(self, x: Tensor, u: Tensor) -> Tensor:
+        """The controls of each item."""
         name = self._name
         check_audio(name, x)
-        if not isinstance(u, Tensor) or not u.is_floating_point():
-            kind = u.dtype if isinstance(u, Tensor) else type(u).__name__
-            raise TypeError(f"{name}: u is a {kind}, expected a floating-point torch.Tensor")
-        if u.ndim == 0 or u.shape[:-1] != x.shape[:-2] or u.shape[-1] == 0:
-            batch = ", ".join(map(str, x.shape[:-2]))
-            raise ValueError(
-                f"{name}: u has shape {shape_text(u.shape)}, expected ({batch}{', ' if batch else ''}P) to match x of "
-                f"shape {shape_text(x.shape)}: repeat one setting for all items with u.expand"
-            )
-        expected = getattr(owner_of(self.effect), "num_controls", None)
-        if expected is not None and u.shape[-1] != expected:
-            raise ValueError(f"{name}: u has shape {shape_text(u.shape)}, but the effect has {expected} controls")
+        u = expand_controls(name, u, x, getattr(owner_of(self.effect), "num_controls", None))
         self._plan.check(u.shape[-1])
-        if not bool(((u >= 0) & (u <= 1)).all()):
-            raise ValueError(
-                f"{name}: u has values outside [0, 1] or NaN: bring them there, for example with dasp.modules.project"
-            )
+        check_unit_range(name, u)
         if self._epsilon < _LEAST_STEP * torch.finfo(u.dtype).eps:
             raise ValueError(f"{name}: epsilon is {self._epsilon:g}, too small a step for u of type {u.dtype}")
+        if self._input_gradient == "spsa" and self._epsilon < _LEAST_STEP * torch.finfo(x.dtype).eps:
+            raise ValueError(f"{name}: epsilon is {self._epsilon:g}, too small a step for x of type {x.dtype}")
         if torch.is_grad_enabled() and x.requires_grad and self._input_gradient is None:
             raise ValueError(
                 f"{name}: x needs a gradient, which is not estimated unless asked for: choose an input_gradient, make "
                 f"one effect of those in a chain, or give x.detach()"
             )
+        return u
 
     def _gradient(self, x: Tensor, u: Tensor, y: Tensor, grad: Tensor, seed: int, random: bool) -> Tensor:
         """The vector-Jacobian product with respect to u."""
@@ -179,7 +162,7 @@ class EstimatedGradient:
     ) -> Iterator[Tensor]:
         """How the loss changes to first order from the forward call to each probe, `(probes, *batch)` in float64."""
         for probe in self._probing.run(xs, us, seed, random, label, y.shape[-2]):
-            yield ((probe - y) * grad).sum((-2, -1), dtype=torch.float64)
+            yield ((probe - y).double() * grad.double()).sum((-2, -1))
 
     def _input_gradient_of(self, x: Tensor, u: Tensor, y: Tensor, grad: Tensor, seed: int, random: bool) -> Tensor:
         """The vector-Jacobian product with respect to x, in the way that was chosen."""
@@ -304,8 +287,8 @@ def spsa(
         u_plus, u_minus = clamp(u + epsilon * delta, 0, 1), clamp(u - epsilon * delta, 0, 1).
 
     The step is the one that was made, so that at a bound the estimate is that of the one-sided derivative.  It is
-    unbiased but for terms of epsilon**2, and noisy: with one draw of signs the mean cosine to the true gradient of P
-    controls is sqrt(2 / (pi P)).
+    unbiased but for terms of epsilon**2, or of epsilon at a bound, and noisy: with one draw of signs the mean cosine to
+    the true gradient of P controls is sqrt(2 / (pi P)).
 
     All calls for one gradient, the forward one included, see the same random numbers: the global generators of torch,
     numpy and Python are seeded for each call and put back after it, and an effect whose signature has `seed` or
@@ -346,7 +329,8 @@ def spsa(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If epsilon, num_draws or another number is out of range, or an option is unknown.
+        ValueError: If processes or a time limit are asked for without what they need, epsilon, num_draws or another
+            number is out of range, or an option is unknown.
 
     Example:
         >>> effect = lambda x, u: torch.from_numpy(np.tanh(x.numpy() * u.numpy()[..., None]))
@@ -401,7 +385,8 @@ def finite_difference(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If epsilon or another number is out of range, or an option is unknown.
+        ValueError: If processes or a time limit are asked for without what they need, epsilon or another number is
+            out of range, or an option is unknown.
 
     Example:
         >>> effect = dasp.gradients.finite_difference(lambda x, u: x * u[..., None] ** 3)

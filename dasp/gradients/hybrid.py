@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dasp._checks import check_audio, check_choice, shape_text
-from dasp.gradients.proxy import expand_controls
+from dasp.gradients._controls import check_unit_range, expand_controls
+from dasp.gradients._probing import Probing, check_effect, eager
+from dasp.gradients._random import draw_seed, generator_of
+from dasp.gradients._workers import AnyEffect
 
 MODES = ("proxy", "half", "full")
 
@@ -20,7 +22,8 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def forward(shown: Tensor, learned: Tensor) -> Tensor:
-        return shown.view_as(shown)
+        # A view could not be changed in place.
+        return shown.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -46,16 +49,18 @@ class Hybrid(nn.Module):
 
     def __init__(
         self,
-        effect: Callable[[Tensor, Tensor], Tensor],
-        proxy: Callable[[Tensor, Tensor], Tensor],
+        effect: AnyEffect,
+        proxy: AnyEffect,
         mode: Literal["proxy", "half", "full"] = "full",
+        generator: torch.Generator | int = 0,
     ) -> None:
         super().__init__()
         check_choice("hybrid", "mode", mode, MODES)
-        for argument, value in (("effect", effect), ("proxy", proxy)):
-            if not callable(value):
-                raise TypeError(f"hybrid: {argument} is a {type(value).__name__}, expected a callable of x and u")
+        check_effect("hybrid", effect)
+        if not callable(proxy):
+            raise TypeError(f"hybrid: proxy is a {type(proxy).__name__}, expected a callable (x, u) -> y")
         self.effect = effect
+        self._generator = generator_of("hybrid", generator)
         # A copy: the caller's proxy stays trainable, and training it changes no gradient here.
         self.proxy = copy.deepcopy(proxy).requires_grad_(False).eval() if isinstance(proxy, nn.Module) else proxy
         self.mode = mode
@@ -78,20 +83,21 @@ class Hybrid(nn.Module):
             Audio of the effect or of the proxy, as the mode says.
 
         Raises:
-            TypeError: If x is not audio, u not a tensor of its type, or what comes back has another type.
+            TypeError: If x is not audio, u no floating-point tensor, or what the proxy gives has another type.
             ValueError: If a shape does not match or u is outside [0, 1], or if the effect and the proxy disagree about
-                channels or change the length.
+                channels or the proxy changes the length.
+            EffectError: If the effect raises, or returns another length, type, device or batch, other channels than
+                a `NeuralProxy`, or NaN.
         """
         check_audio("hybrid", x)
         u = expand_controls("hybrid", u, x, getattr(self.proxy, "num_controls", None))
         check_unit_range("hybrid", u)
         if self.mode == "proxy" or (self.mode == "half" and self.training):
-            return self._checked("proxy", self.proxy(x, u), x)
-        with torch.no_grad():
-            shown = self._checked("effect", self.effect(x.detach(), u.detach()), x)
+            return self._imitated(x, u)
+        shown = eager(self._shown)(x.detach(), u.detach())
         if self.mode == "half" or not torch.is_grad_enabled():
             return shown
-        learned = self._checked("proxy", self.proxy(x, u), x)
+        learned = self._imitated(x, u)
         if learned.shape != shown.shape:
             raise ValueError(
                 f"hybrid: the effect gives shape {shape_text(shown.shape)}, the proxy {shape_text(learned.shape)}"
@@ -99,9 +105,18 @@ class Hybrid(nn.Module):
         y: Tensor = _Through.apply(shown, learned)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return y
 
-    def _checked(self, source: str, y: Tensor, x: Tensor) -> Tensor:
+    def _shown(self, x: Tensor, u: Tensor) -> Tensor:
         channels = getattr(self.proxy, "channels_out", None)
-        check_output("hybrid", source, y, x, channels)
+        return Probing("hybrid", self.effect).first(x, u, draw_seed(self._generator), channels)[0]
+
+    def _imitated(self, x: Tensor, u: Tensor) -> Tensor:
+        y = self.proxy(x, u)
+        if not isinstance(y, Tensor):
+            raise TypeError(f"hybrid: the proxy gives a {type(y).__name__}, expected a torch.Tensor")
+        if y.dtype != x.dtype:
+            raise TypeError(f"hybrid: the proxy gives type {y.dtype}, expected {x.dtype} like x")
+        if y.ndim != x.ndim or y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
+            raise ValueError(f"hybrid: the proxy gives shape {shape_text(y.shape)} for x of {shape_text(x.shape)}")
         return y
 
     def extra_repr(self) -> str:
@@ -110,9 +125,10 @@ class Hybrid(nn.Module):
 
 
 def hybrid(
-    effect: Callable[[Tensor, Tensor], Tensor],
-    proxy: Callable[[Tensor, Tensor], Tensor],
+    effect: AnyEffect,
+    proxy: AnyEffect,
     mode: Literal["proxy", "half", "full"] = "full",
+    generator: torch.Generator | int = 0,
 ) -> Hybrid:
     """Joins an effect without gradients and a proxy of it (Steinmetz et al. 2022).
 
@@ -131,16 +147,18 @@ def hybrid(
 
     Args:
         effect: `effect(x, u) -> y`, any function of audio `(*batch, channels, samples)` and of normalised controls
-            `(*batch, P)` in [0, 1] that keeps the length.
+            `(*batch, P)` in [0, 1] that keeps the length.  One whose attribute `batched` is False is called for one
+            item at a time; one with a method `reset` is reset before each call.
         proxy: The same as a differentiable function; a trained `NeuralProxy`, or an effect that is nearly the same.
             A module is copied and its parameters are frozen.
         mode: Which of them computes what.
+        generator: Where the random numbers of an effect that has them come from, as for `spsa`, or a seed for it.
 
     Returns:
         A module `(x, u) -> y`.
 
     Raises:
-        TypeError: If effect or proxy cannot be called.
+        TypeError: If effect or proxy cannot be called, or generator is neither.
         ValueError: If the mode is another.
 
     Example:
@@ -156,26 +174,4 @@ def hybrid(
         >>> bool(u.grad > 0)
         True
     """
-    return Hybrid(effect, proxy, mode)
-
-
-def check_unit_range(name: str, u: Tensor) -> None:
-    """Raises unless all controls are in [0, 1]; NaN is not."""
-    inside = (u >= 0) & (u <= 1)
-    if not bool(inside.all()):
-        place = tuple(int(i) for i in (~inside).nonzero()[0])
-        raise ValueError(f"{name}: u{list(place)} is {float(u[place].detach())}, expected values in [0, 1]")
-
-
-def check_output(name: str, source: str, y: Tensor, x: Tensor, channels: int | None) -> None:
-    """Raises unless what an effect or a proxy gave is audio of the batch, length and type of x."""
-    if not isinstance(y, Tensor):
-        raise TypeError(f"{name}: the {source} gives a {type(y).__name__}, expected a torch.Tensor")
-    if y.dtype != x.dtype:
-        raise TypeError(f"{name}: the {source} gives type {y.dtype}, expected {x.dtype} like x")
-    expected = (*x.shape[:-2], y.shape[-2] if channels is None and y.ndim > 1 else channels, x.shape[-1])
-    if tuple(y.shape) != expected:
-        raise ValueError(
-            f"{name}: the {source} gives shape {shape_text(y.shape)} for x of shape {shape_text(x.shape)}, expected "
-            f"({', '.join(str(n) if n is not None else 'channels' for n in expected)})"
-        )
+    return Hybrid(effect, proxy, mode, generator)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from dasp._checks import check_audio, shape_text
+from dasp.gradients._controls import expand_controls
 from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
 
 # Levels below -80 dBFS are silence to the network.
@@ -253,7 +254,7 @@ class NeuralProxy(nn.Module):
             Audio `(*batch, channels_out, samples)` without delay.  Sample n depends on no later sample of x.
 
         Raises:
-            TypeError: If x is not audio of the type of the parameters, or u is not a tensor of that type.
+            TypeError: If x is not audio of the type of the parameters, or u is no floating-point tensor.
             ValueError: If a shape does not match.
         """
         check_audio("NeuralProxy", x, (self.config["channels_in"],))
@@ -261,7 +262,7 @@ class NeuralProxy(nn.Module):
         if x.dtype != dtype:
             raise TypeError(f"NeuralProxy: x has type {x.dtype}, the parameters have {dtype}: convert one of them")
         batch, samples = x.shape[:-2], x.shape[-1]
-        controls = expand_controls("NeuralProxy", u, x, self.num_controls).reshape(-1, self.num_controls)
+        controls = expand_controls("NeuralProxy", u, x, self.num_controls).to(dtype).reshape(-1, self.num_controls)
         if x.numel() == 0:
             return x.sum(-2, keepdim=True).expand(*batch, self.channels_out, samples)
         y = self._run(x.reshape(-1, *x.shape[-2:]), controls)
@@ -288,10 +289,12 @@ class NeuralProxy(nn.Module):
     def _levels(self, x: Tensor) -> Tensor:
         """Peak and root mean square of each channel and frame, in tens of dB above the middle of -80 to 0 dBFS."""
         hop = self.config["level_hop"]
-        frames = nn.functional.pad(x, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
+        # The power of silence is below the least number of half precision.
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        frames = nn.functional.pad(exact, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
         peak = torch.log10(frames.abs().amax(-1) + _SILENCE)
         power = torch.log10(frames.square().mean(-1) + _SILENCE**2)
-        return torch.cat([2 * peak, power], -2) + 4
+        return (torch.cat([2 * peak, power], -2) + 4).to(x.dtype)
 
     def _interpolate(self, frames: Tensor, samples: int) -> Tensor:
         """A value for every sample: within a frame from that of the last but one frame before to that of the last."""
@@ -300,32 +303,6 @@ class NeuralProxy(nn.Module):
         start, end = before[..., :-2, None], before[..., 1:-1, None]
         share = torch.arange(1, hop + 1, dtype=frames.dtype, device=frames.device) / hop
         return torch.lerp(start, end, share).flatten(-2)[..., :samples]
-
-
-def expand_controls(name: str, u: Tensor, x: Tensor, num_controls: int | None = None) -> Tensor:
-    """Normalised controls `(*batch, P)` for audio `(*batch, channels, samples)`.
-
-    Raises:
-        TypeError: If u is not a tensor of the type of x.
-        ValueError: If its last dimension is not P, or the others do not broadcast to the batch of x.
-    """
-    if not isinstance(u, Tensor):
-        raise TypeError(f"{name}: u is a {type(u).__name__}, expected a torch.Tensor")
-    if u.dtype != x.dtype:
-        raise TypeError(f"{name}: u has type {u.dtype}, expected {x.dtype} like x")
-    batch = x.shape[:-2]
-    wanted = u.shape[-1] if num_controls is None and u.ndim else num_controls
-    fits = 1 <= u.ndim <= len(batch) + 1 and u.shape[-1] == wanted
-    if fits:
-        pairs = zip(reversed(u.shape[:-1]), reversed(batch), strict=False)
-        fits = all(have in (1, want) for have, want in pairs)
-    if not fits:
-        expected = ", ".join(map(str, [*batch, "P" if num_controls is None else num_controls]))
-        raise ValueError(
-            f"{name}: u has shape {shape_text(u.shape)}, expected ({expected}) "
-            f"to match x of shape {shape_text(x.shape)}"
-        )
-    return u.expand(*batch, u.shape[-1])
 
 
 def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from dasp._checks import check_audio, shape_text
+from dasp.gradients._probing import Probing
+from dasp.gradients._random import draw_seed
+from dasp.gradients._workers import AnyEffect
 from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
-from dasp.gradients.hybrid import check_output
 from dasp.gradients.proxy import NeuralProxy, check_parameters, part, prefixed
 
-Effect: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 AudioSource: TypeAlias = Tensor | Callable[[torch.Generator], Tensor] | Iterable[Tensor]
 
 _SIZES = (256, 1024, 4096)
@@ -220,28 +221,26 @@ class _Training:
 
     def __init__(
         self,
-        effect: Effect,
+        effect: AnyEffect,
         proxy: NeuralProxy,
         loss: Callable[[Tensor, Tensor], Tensor],
         learning_rate: float,
         generator: torch.Generator,
     ) -> None:
-        self.effect, self.proxy, self.loss, self.generator = effect, proxy, loss, generator
+        self.proxy, self.loss, self.generator = proxy, loss, generator
+        self.probing = Probing("train_proxy", effect)
         self.optimizer = torch.optim.Adam(proxy.parameters(), learning_rate)
         seed = int(torch.randint(2**62, (), generator=generator))
         self.course = _Course(learning_rate, seed)
         self.best = self._parameters()
         self.held_out: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.remember()
 
     def example(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Audio, controls drawn for it, and what the effect makes of both."""
         u = torch.rand(len(x), self.proxy.num_controls, generator=generator).to(x.device, x.dtype)
-        with torch.no_grad():
-            y = self.effect(x, u)
-        check_output("train_proxy", "effect", y, x, self.proxy.channels_out)
-        finite = torch.isfinite(y).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise ValueError(f"train_proxy: the effect gives NaN or infinity for u = {u[~finite][0].tolist()}")
+        # Of a copy: what the effect is given must not change what is drawn next.
+        y, _ = self.probing.first(x, u, draw_seed(generator.clone_state()), self.proxy.channels_out)
         return x, u, y
 
     def step(self, x: Tensor, max_norm: float) -> float:
@@ -289,19 +288,25 @@ class _Training:
     def _parameters(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.proxy.state_dict().items()}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all that a training needs to go on to the bit, and the best parameters as those of the proxy."""
+    def remember(self) -> None:
+        """Copies all that a training needs to go on from here to the bit."""
         tensors = {
-            **prefixed("proxy", self.best),
-            **prefixed("current", self.proxy.state_dict()),
+            **prefixed("best", self.best),
+            **prefixed("current", self._parameters()),
             "generator": self.generator.get_state(),
         }
         for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= prefixed(f"adam.{number}", state)
-        write_checkpoint(path, tensors, {"config": self.proxy.config, "course": asdict(self.course)})
+            tensors |= prefixed(f"adam.{number}", {name: tensor.clone() for name, tensor in state.items()})
+        self.remembered: tuple[dict[str, Tensor], dict[str, Any]] = tensors, asdict(self.course)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes what was remembered, and the best parameters of now as those of the proxy."""
+        tensors, course = self.remembered
+        notes = {"config": self.proxy.config, "course": course}
+        write_checkpoint(path, {**prefixed("proxy", self.best), **tensors}, notes)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Puts everything to where `save` was called."""
+        """Puts everything to where `remember` was called."""
         tensors, notes = read_checkpoint(path)
         config = notes.get("config")
         if config != self.proxy.config:
@@ -310,17 +315,44 @@ class _Training:
             )
         if not isinstance(notes.get("course"), dict):
             raise ValueError(f"train_proxy: {path} has no state of a training, from which it could resume")
-        for name in ("proxy", "current"):
+        for name in ("best", "current"):
             check_parameters(f"train_proxy: {path}", part(tensors, name), self.proxy.state_dict())
-        self.course = _Course(**notes["course"])
-        self.best = part(tensors, "proxy")
+        # All of it is read before anything is changed.
+        try:
+            course = _read_course(notes["course"])
+            moments = self._read_moments(tensors)
+            torch.Generator(self.generator.device).set_state(tensors["generator"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"train_proxy: {path}: its state of a training is damaged ({error})") from error
+        self.course = course
+        self.best = part(tensors, "best")
         self.proxy.load_state_dict(part(tensors, "current"))
         self.generator.set_state(tensors["generator"])
-        state = self.optimizer.state_dict()
-        state["state"] = {
-            n: part(tensors, f"adam.{n}") for n in state["param_groups"][0]["params"] if f"adam.{n}.step" in tensors
-        }
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.remember()
+
+    def _read_moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """What Adam knows of each parameter, nothing before the first step."""
+        moments = {}
+        for number, parameter in enumerate(self.proxy.parameters()):
+            if state := part(tensors, f"adam.{number}"):
+                shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+                if {name: tuple(tensor.shape) for name, tensor in state.items()} != shapes:
+                    raise ValueError(f"adam.{number} does not suit its parameter")
+                moments[number] = state
+        return moments
+
+
+def _read_course(notes: Mapping[str, Any]) -> _Course:
+    """A course as it was written."""
+    course = _Course(**notes)
+    kinds = asdict(_Course(0.0, 0))
+    for name, value in asdict(course).items():
+        if type(value) is not type(kinds[name]):
+            raise TypeError(f"{name} is {value!r}")
+    course.losses = [float(loss) for loss in course.losses]
+    course.validation_losses = [(int(step), float(loss)) for step, loss in course.validation_losses]
+    return course
 
 
 def _difference(have: object, want: dict[str, int]) -> str:
@@ -333,7 +365,7 @@ def _difference(have: object, want: dict[str, int]) -> str:
 
 
 def train_proxy(
-    effect: Effect,
+    effect: AnyEffect,
     proxy: NeuralProxy,
     audio: AudioSource,
     *,
@@ -361,7 +393,7 @@ def train_proxy(
     KeyboardInterrupt ends training in the same way.
 
     Args:
-        effect: `effect(x, u) -> y`, any function that keeps the length of the audio.
+        effect: `effect(x, u) -> y`, any function that keeps the length of the audio; as for `hybrid`.
         proxy: The proxy.
         audio: What to train on. A tensor `(*items, channels, samples)`, of which random stretches are taken; a callable
             that gives a batch of audio, drawn with the generator that it is called with; or an iterable of batches
@@ -381,7 +413,7 @@ def train_proxy(
         generator: What all randomness is drawn from, on the CPU; one with seed 0 if None.
         on_step: Called after each step.
         checkpoint: A safetensors file, written at each evaluation and at the end, with everything that is needed to go
-            on. `NeuralProxy.load` reads the best parameters from it.
+            on from the last evaluation. `NeuralProxy.load` reads the best parameters from it.
         resume: Go on from the checkpoint if there is one.  The result is that of a training that was never interrupted,
             to the bit, if the other arguments are those of before.
 
@@ -389,10 +421,10 @@ def train_proxy(
         How the loss came down.  The same arguments give the same result; the global random state is left alone.
 
     Raises:
-        TypeError: If audio or what the effect gives is no floating-point tensor of the type of the proxy.
+        TypeError: If audio is no floating-point tensor of the type of the proxy, or the effect cannot be called.
         ValueError: If a number is too small, audio has no samples, is exhausted or cannot be divided for validation,
-            the effect changes length or gives NaN, the loss is no finite scalar, or the checkpoint is damaged or of
-            another architecture.
+            the loss is no finite scalar, or the checkpoint is damaged or of another architecture.
+        EffectError: If the effect raises, or returns another length, type, device, batch, other channels, or NaN.
         FileExistsError: If there is a checkpoint already and it is not to be resumed.
         ImportError: If there is to be a checkpoint and safetensors is not installed.
 
@@ -440,15 +472,19 @@ def train_proxy(
             current = training.step(source.batch(generator), max_norm)
             validated = course.step % validate_every == 0
             validation_loss = training.validate(plateau) if validated else None
-            if checkpoint is not None and (validated or course.step == steps):
+            if checkpoint is not None and validated:
+                training.remember()
                 training.save(checkpoint)
             if on_step is not None:
                 on_step(TrainingProgress(course.step, steps, current, validation_loss, rate))
         if course.validation_losses[-1][0] < course.step:
-            # After the checkpoint: a training that goes on from there knows nothing of this evaluation.
+            # A training that goes on from here knows nothing of this evaluation.
+            training.remember()
             training.validate(plateau)
     except KeyboardInterrupt:
         interrupted = True
+    if checkpoint is not None:
+        training.save(checkpoint)
     proxy.load_state_dict(training.best)
     comparable = all(x.shape == y.shape for x, _, y in training.held_out)
     return TrainingResult(

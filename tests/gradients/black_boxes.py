@@ -87,10 +87,44 @@ def fragile(x, u):
     return raises(x, u) + noise_of_torch(x, u)
 
 
+class Lasting:
+    """Takes long, and has something to do at its end."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, x, u):
+        try:
+            time.sleep(60)
+        finally:
+            self.path.touch()
+
+
 def raises(x, u):
     if u[..., 0].max() > 0.5:
         raise ArithmeticError("too loud")
     return gain(x, u)
+
+
+class Rewriting:
+    """A gain of u into memory of its own, which it uses again, by way of its input, which it overwrites."""
+
+    def __call__(self, x, u):
+        x.mul_(u[..., None])
+        u.zero_()
+        if getattr(self, "memory", np.empty(0)).shape != tuple(x.shape):
+            self.memory = np.empty(tuple(x.shape))
+        np.copyto(self.memory, x.numpy())
+        return torch.from_numpy(self.memory)
+
+
+class Recorder(Recursive):
+    """A smoother with a name for its work, which nothing else calls it by."""
+
+    __call__ = None
+
+    def process(self, x, u):
+        return Recursive.__call__(self, x, u)
 
 
 class Slow:

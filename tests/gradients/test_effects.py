@@ -104,21 +104,30 @@ def test_wrong_declarations_are_refused(controls, sample_rate, kind, text):
         NumpyEffect(numpy_gain, controls, sample_rate)
 
 
+class Unchanged(Effect):
+    """What it is given, without a look at its controls."""
+
+    def process(self, x, u):
+        return x
+
+
 def test_wrong_calls_are_refused():
     effect, x = gain_effect(), torch.zeros(2, 1, 8)
-    for u in (torch.zeros(2, 2), torch.zeros(1)):
+    for u in (torch.zeros(2, 2), torch.zeros(3, 1)):
         with pytest.raises(ValueError, match=r"numpy_gain: u has shape .*, expected \(2, 1\)"):
             effect(x, u)
     for value in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match=r"numpy_gain: u has values outside \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"numpy_gain: u\[0, 0\] is .*, expected values in \[0, 1\]"):
             effect(x, torch.full((2, 1), value))
+        with pytest.raises(ValueError, match=r"unchanged: u\[0, 0\] is .*, expected values in \[0, 1\]"):
+            Unchanged(GAIN, RATE)(x, torch.full((1,), value))
     with pytest.raises(ValueError, match="got values of volume, expected gain_db"):
         effect.normalize({"volume": 1.0})
     with pytest.raises(ValueError, match=r"gain_db is 30.0, expected -20 to 20 dB"):
         effect.normalize({"gain_db": 30.0})
     with pytest.raises(TypeError, match="function is a int"):
         NumpyEffect(3, GAIN, RATE)
-    with pytest.raises(ValueError, match=r"^spsa: u has shape \(2, 2\), but the effect has 1 controls"):
+    with pytest.raises(ValueError, match=r"^spsa: u has shape \(2, 2\), expected \(2, 1\)"):
         spsa(effect)(x, torch.zeros(2, 2))
 
 
@@ -172,6 +181,11 @@ def test_a_chain_is_one_effect_with_the_controls_of_all():
     x = randn(1, 64)
     want = numpy_gain(resonator(numpy_gain(x.numpy(), RATE, 6.0), RATE, 1000.0, 2.0), RATE, -3.0)
     torch.testing.assert_close(chain(x, u), torch.from_numpy(want), rtol=1e-9, atol=1e-12)
+
+
+def test_a_chain_keeps_all_effects_whatever_their_names():
+    chain = EffectChain(*(NumpyEffect(numpy_gain, GAIN, 44100, name) for name in ("gain", "gain_2", "gain", "gain")))
+    assert list(chain.effects) == ["gain", "gain_2", "gain_3", "gain_4"]
 
 
 def test_a_chain_resets_what_has_state_and_is_copied_for_workers():

@@ -7,6 +7,8 @@ import math
 import pickle
 import random
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ import torch
 
 import dasp.functional as F
 import dasp.modules as M
-from dasp.gradients import EffectError, finite_difference, spsa
+from dasp.gradients import EffectError, NumpyEffect, finite_difference, spsa
+from dasp.gradients._workers import instance
 from tests.gradients import black_boxes
-from tests.gradients.black_boxes import Linear, Recursive, gain
+from tests.gradients.black_boxes import GAIN, Linear, Recorder, Recursive, Rewriting, gain, noise_of_torch
 
 RATE = 44100
 ESTIMATES = [spsa, finite_difference]
@@ -483,10 +486,10 @@ X, U = torch.zeros(2, 1, 8), torch.full((2, 1), 0.25)
 @pytest.mark.parametrize(
     ("x", "u", "kind", "text"),
     [
-        (X, U + 1, ValueError, r"u has values outside \[0, 1\]"),
-        (X, U - 1, ValueError, r"u has values outside \[0, 1\]"),
-        (X, U * math.nan, ValueError, r"u has values outside \[0, 1\] or NaN"),
-        (X, U[0], ValueError, r"u has shape \(1,\), expected \(2, P\) .* u.expand"),
+        (X, U + 1, ValueError, r"u\[0, 0\] is 1.\d+, expected values in \[0, 1\]"),
+        (X, U - 1, ValueError, r"u\[0, 0\] is -0.\d+, expected values in \[0, 1\]"),
+        (X, U * math.nan, ValueError, r"u\[0, 0\] is nan, expected values in \[0, 1\]"),
+        (X, U.expand(3, 2, 1), ValueError, r"u has shape \(3, 2, 1\), expected \(2, P\)"),
         (X, U[:, :0], ValueError, r"u has shape \(2, 0\), expected \(2, P\)"),
         (X[0], torch.tensor(0.5), ValueError, r"u has shape \(\), expected \(P\)"),
         (X, U.long(), TypeError, "u is a torch.int64, expected a floating-point"),
@@ -504,7 +507,7 @@ def test_wrong_audio_and_controls_are_refused(estimate, x, u, kind, text):
 
 @pytest.mark.parametrize("estimate", ESTIMATES)
 def test_a_number_of_controls_that_disagrees_is_refused(estimate):
-    with pytest.raises(ValueError, match=r"u has shape \(2, 1\), but the effect has 6 controls"):
+    with pytest.raises(ValueError, match=r"u has shape \(2, 1\), expected \(2, 6\)"):
         estimate(M.Compressor(RATE).process_normalized)(X, U)
     with pytest.raises(EffectError, match="the effect raised ValueError: compressor"):
         estimate(lambda x, u: M.Compressor(RATE).process_normalized(x, u))(X, U)
@@ -529,7 +532,9 @@ def test_groups_that_are_no_partition_of_the_controls_are_refused(groups):
         ({"workers": 1.5}, TypeError, "workers is 1.5"),
         ({"backend": "fork"}, ValueError, "backend is 'fork'"),
         ({"probes_per_call": 0}, ValueError, "probes_per_call is 0"),
-        ({"timeout_s": 0}, ValueError, "timeout_s is 0"),
+        ({"timeout_s": 0, "workers": 1, "backend": "process"}, ValueError, "timeout_s is 0"),
+        ({"timeout_s": 1.0, "workers": 1}, ValueError, "timeout_s is 1.0, which only backend='process' can keep to"),
+        ({"backend": "process"}, ValueError, "backend is 'process', which needs workers above 0"),
         ({"input_gradient": "exact"}, ValueError, "input_gradient is 'exact'"),
         ({"input_gradient": "autograd", "batched": False}, ValueError, "takes? a whole batch"),
     ],
@@ -549,6 +554,9 @@ def test_wrong_options_of_one_of_them_are_refused():
         ({"draw": "gaussian"}, ValueError),
         ({"groups": [0, 2]}, TypeError),
         ({"groups": [1, [2]]}, TypeError),
+        ({"groups": [1.0, 2]}, TypeError),
+        ({"groups": [["a"]]}, TypeError),
+        ({"groups": 3}, TypeError),
     ):
         with pytest.raises(kind, match=next(iter(options))):
             spsa(gain, **options)
@@ -578,7 +586,7 @@ FAILURES = [
     (lambda x, u: x.float(), "returned torch.float32, expected torch.float64"),
     (lambda x, u: x[..., 0, :], r"returned shape"),
     (lambda x, u: x.numpy(), "raised TypeError: it returned a ndarray, expected a torch.Tensor"),
-    (lambda x, u: torch.cat([x, x], -2), r"returned shape \(.*2, 8\), expected \(.*1, 8\) as it did before"),
+    (lambda x, u: torch.cat([x, x], -2), r"returned shape \(.*2, 8\), expected \(.*1, 8\);"),
 ]
 
 
@@ -654,3 +662,104 @@ def test_functional_processors_are_effects():
     y = spsa(lambda x, u: F.gain(x, RATE, 40 * u[..., 0] - 20))(X + 1, u)
     y.sum().backward()
     assert (u.grad > 0).all()
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_an_effect_may_change_its_input_and_use_its_output_again(batched):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 1, 8, generator=generator, dtype=torch.float64)
+    u = torch.full((3, 1), 0.5, dtype=torch.float64, requires_grad=True)
+    before = x.clone()
+    y = spsa(Rewriting(), batched=batched)(x, u)
+    (y * before).sum().backward()
+    assert torch.equal(x, before)
+    assert torch.equal(u, torch.full_like(u, 0.5))
+    assert torch.equal(y, 0.5 * before)
+    # Linear in u: only rounding is left, of the step of 1e-3.
+    torch.testing.assert_close(u.grad, before.square().sum((1, 2))[:, None], rtol=1e-10, atol=0)
+
+
+def test_an_array_that_an_effect_returns_may_be_used_again():
+    memory = np.empty((1, 8))
+    effect = NumpyEffect(lambda x, sample_rate, gain_db: np.multiply(x, gain_db, out=memory), GAIN, 44100)
+    x = torch.arange(24, dtype=torch.float64).reshape(3, 1, 8)
+    u = torch.tensor([[0.25], [0.5], [1.0]], dtype=torch.float64)
+    torch.testing.assert_close(effect(x, u), x * torch.tensor([-10.0, 0.0, 20.0]).reshape(3, 1, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_method_of_an_object_with_state_is_called_from_rest(workers):
+    x, u = torch.ones(3, 1, 8, dtype=torch.float64), torch.full((3, 1), 0.25, dtype=torch.float64)
+    with spsa(Recorder().process, batched=False, workers=workers) as estimate:
+        y = estimate(x, u)
+        assert torch.equal(estimate(x, u), y)
+    assert torch.equal(y, (1 - 0.75 ** torch.arange(1, 9, dtype=torch.float64)).expand(3, 1, 8))
+
+
+def test_a_method_is_copied_with_its_object():
+    recorder = Recorder()
+    other = instance(recorder.process)
+    assert isinstance(other.__self__, Recorder)
+    assert other.__self__ is not recorder
+
+
+def test_a_gradient_of_half_audio_does_not_underflow():
+    u = torch.tensor([0.5], requires_grad=True)
+    x = torch.full((1, 4096), 1e-2, dtype=torch.float16)
+    y = spsa(lambda x, u: (x.float() * u[..., None]).half(), 0.25)(x, u)
+    grad = torch.full_like(y, 1e-6)
+    y.backward(grad)
+    # Each product is below the least half, 6e-8; steps of audio near 5e-3 are 4e-6.
+    torch.testing.assert_close(u.grad.item(), float((x.double() * grad.double()).sum()), rtol=2e-3, atol=0)
+
+
+def test_a_step_too_small_for_the_audio_is_refused():
+    effect = spsa(gain, 1e-3, input_gradient="spsa")
+    with pytest.raises(ValueError, match=r"epsilon is 0.001, too small a step for x of type torch.float16"):
+        effect(torch.ones(1, 1, 8).half().requires_grad_(), torch.full((1, 1), 0.5))
+
+
+def test_autograd_of_the_input_names_what_an_effect_does_wrong():
+    calls = []
+
+    def effect(x, u):
+        calls.append(x)
+        if len(calls) > 1:
+            raise ArithmeticError("gone")
+        return x * 1
+
+    x = torch.ones(1, 1, 8, requires_grad=True)
+    y = spsa(effect, input_gradient="autograd")(x, torch.full((1, 1), 0.5))
+    with pytest.raises(
+        EffectError, match=r"spsa: the effect raised ArithmeticError: gone; at the call for the gradient"
+    ):
+        y.sum().backward()
+
+
+def test_threads_of_a_program_do_not_disturb_each_other():
+    x = torch.ones(4, 1, 64, dtype=torch.float64)
+    u = torch.full((4, 1), 0.5, dtype=torch.float64)
+    expected = spsa(noise_of_torch)(x, u)
+
+    def noisy(x, u):
+        time.sleep(1e-3)
+        return noise_of_torch(x, u)
+
+    with ThreadPoolExecutor(4) as executor:
+        for y in executor.map(lambda _: spsa(noisy)(x, u), range(16)):
+            assert torch.equal(y, expected)
+
+
+def test_groups_may_be_of_numpy():
+    x, u, weights = randn(2, 1, 8), rand(2, 3), randn(2, 1, 8)
+    for groups in (np.array([1, 2]), [[np.int64(0)], np.array([2, 1])]):
+        estimates = [gradient(spsa(Linear(3, 8), groups=g), x, u, weights) for g in (groups, [1, 2])]
+        assert torch.equal(*estimates)
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_one_setting_for_all_items_gets_the_sum_of_their_gradients(estimate):
+    x, weights, shared = randn(3, 1, 8), randn(3, 1, 8), rand(2)
+    each = shared.detach().expand(3, 2).clone().requires_grad_()
+    have, want = (gradient(estimate(Linear(2, 8)), x, u, weights) for u in (shared, each))
+    torch.testing.assert_close(have, want.sum(0))

@@ -181,7 +181,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone():
         (torch.zeros(1, 2, 8), torch.zeros(1, 2), ValueError, r"expected 1 channel"),
         (torch.zeros(8), torch.zeros(2), ValueError, r"\(\*batch, channels, samples\)"),
         (torch.zeros(1, 8).double(), torch.zeros(2), TypeError, "the parameters have torch.float32"),
-        (torch.zeros(1, 8), torch.zeros(2).double(), TypeError, "u has type torch.float64"),
+        (torch.zeros(1, 8), torch.zeros(2).long(), TypeError, "u is a torch.int64, expected a floating-point"),
         (torch.zeros(1, 8), [0.0, 0.0], TypeError, "u is a list"),
         (torch.zeros(1, 8), torch.zeros(3), ValueError, r"u has shape \(3,\), expected \(2\)"),
         (torch.zeros(1, 8), torch.zeros(()), ValueError, r"u has shape \(\), expected \(2\)"),
@@ -259,7 +259,7 @@ def test_without_safetensors_the_error_says_what_to_install(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     for call in (small().save, NeuralProxy.load):
-        with pytest.raises(ImportError, match="pip install safetensors"):
+        with pytest.raises(ImportError, match=r"pip install \'dasp\[checkpoints\]\'"):
             call(tmp_path / "proxy")
 
 
@@ -328,3 +328,13 @@ def test_parameters_that_are_nan_are_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         NeuralProxy.load(tmp_path / "missing")
+
+
+def test_silence_in_half_precision_is_finite():
+    proxy = NeuralProxy(2, channels=4, blocks=2, kernel_size=3, level_blocks=2, level_hop=8).half()
+    assert torch.isfinite(proxy(torch.zeros(1, 64).half(), torch.full((2,), 0.5).half())).all()
+
+
+def test_controls_of_another_type_are_converted():
+    proxy, x, u = small(), torch.randn(1, 64), torch.tensor([0.25, 0.5])
+    assert torch.equal(proxy(x, u.double()), proxy(x, u))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dasp.gradients import NeuralProxy, TrainingProgress, spectral_distance, train_proxy
+from dasp.gradients import EffectError, NeuralProxy, TrainingProgress, spectral_distance, train_proxy
+from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
+from tests.gradients.black_boxes import Recursive, noise_of_generator, noise_of_seed, noise_of_torch
 
 SIZE = {"channels": 4, "blocks": 2, "kernel_size": 3, "level_blocks": 2, "level_hop": 8, "embedding": 4}
 # For silence the proxy is perfect at the start, and cannot become better.
@@ -200,6 +203,27 @@ def test_an_interrupted_training_gives_its_best(when):
     assert same(network, fresh)
 
 
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"steps": 2, "validate_every": 50}, {"steps": 7}, {"steps": 8}])
+def test_a_checkpoint_has_what_is_returned(arguments, tmp_path):
+    network, result = train(lambda x, u: 0.5 * x, **arguments, checkpoint=tmp_path / "training")
+    assert same(NeuralProxy.load(tmp_path / "training"), network)
+    assert result.best_step == arguments["steps"]
+
+
+def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    def interrupt(progress):
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    for path, every in ((tmp_path / "early", 50), (tmp_path / "late", 3)):
+        network, _ = train(on_step=interrupt, checkpoint=path, validate_every=every)
+        assert same(NeuralProxy.load(path), network)
+        whole, expected = train(validate_every=every)
+        resumed, result = train(checkpoint=path, resume=True, validate_every=every)
+        assert same(resumed, whole)
+        assert result == expected
+
+
 def test_the_effect_runs_in_batches_without_autograd_on_controls_that_fill_their_range():
     drawn_controls = []
 
@@ -308,18 +332,44 @@ def test_training_in_float64():
 
 
 @pytest.mark.parametrize(
-    ("effect", "error", "message"),
+    ("effect", "message"),
     [
-        (lambda x, u: x[..., 1:], ValueError, r"the effect gives shape \(2, 1, 127\)"),
-        (lambda x, u: x.expand(2, 2, 128), ValueError, r"the effect gives .* expected \(2, 1, 128\)"),
-        (lambda x, u: x.double(), TypeError, r"the effect gives type torch\.float64"),
-        (lambda x, u: x.numpy(), TypeError, "the effect gives a ndarray"),
-        (lambda x, u: x / 0 * 0, ValueError, r"the effect gives NaN or infinity for u = \[0\.\d+, 0\.\d+\]"),
+        (lambda x, u: x[..., 1:], r"returned shape \(2, 1, 127\)"),
+        (lambda x, u: x.expand(2, 2, 128), r"returned .* expected \(2, 1, 128\)"),
+        (lambda x, u: x.double(), r"returned torch\.float64"),
+        (lambda x, u: x.numpy(), "raised TypeError: it returned a ndarray"),
+        (lambda x, u: x / 0 * 0, r"returned NaN .* with controls 0\.\d+, 0\.\d+$"),
     ],
 )
-def test_an_effect_that_gives_something_else_is_refused(effect, error, message):
-    with pytest.raises(error, match=f"train_proxy: {message}"):
+def test_an_effect_that_gives_something_else_is_refused(effect, message):
+    with pytest.raises(EffectError, match=f"train_proxy: the effect {message}"):
         train(effect)
+
+
+@pytest.mark.parametrize("effect", [noise_of_torch, noise_of_seed, noise_of_generator])
+def test_a_training_with_an_effect_that_draws_resumes_to_the_bit(effect, tmp_path):
+    def single(x, u, **random):
+        return effect(x, u[..., :1], **random)
+
+    single.__signature__ = inspect.signature(effect)
+    audio = noise(4, 1, 400).double()
+    before = torch.get_rng_state()
+    whole, expected = train(single, proxy().double(), audio, steps=9)
+    train(single, proxy().double(), audio, steps=6, checkpoint=tmp_path / "training")
+    torch.rand(1)
+    settings = {"steps": 9, "checkpoint": tmp_path / "training", "resume": True}
+    resumed, result = train(single, proxy().double(), audio, **settings)
+    assert same(resumed, whole)
+    assert result == expected
+    torch.set_rng_state(before)
+
+
+def test_an_effect_with_state_that_takes_single_items_is_trained_on():
+    effect = Recursive()
+    effect.batched = False
+    _, one = train(effect, steps=2)
+    _, two = train(effect, steps=2)
+    assert one == two
 
 
 def test_an_error_of_the_effect_is_not_hidden():
@@ -392,6 +442,32 @@ def test_a_file_without_a_training_is_not_resumed(tmp_path):
     (tmp_path / "damaged").write_bytes(b"0" * 100)
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         train(checkpoint=tmp_path / "damaged", resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors, course: tensors.pop("generator"),
+        lambda tensors, course: tensors.update(generator=torch.zeros(3)),
+        lambda tensors, course: tensors.update({"adam.0.exp_avg": torch.zeros(2)}),
+        lambda tensors, course: tensors.pop("adam.1.step"),
+        lambda tensors, course: course.pop("learning_rate"),
+        lambda tensors, course: course.update(unknown=1),
+        lambda tensors, course: course.update(step="6"),
+        lambda tensors, course: course.update(losses=[None]),
+        lambda tensors, course: course.update(validation_losses=[1.0]),
+    ],
+)
+def test_a_damaged_training_is_refused_and_changes_nothing(damage, tmp_path):
+    path = tmp_path / "training"
+    train(checkpoint=path, steps=6)
+    tensors, notes = read_checkpoint(path)
+    damage(tensors, notes["course"])
+    write_checkpoint(path, tensors, notes)
+    network, generator = proxy(seed=5), torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match="its state of a training is damaged"):
+        train(network=network, checkpoint=path, resume=True, generator=generator)
+    assert same(network, proxy(seed=5))
 
 
 def test_spectral_distance_is_its_definition():

@@ -13,7 +13,7 @@ import torch
 
 from dasp.gradients import EffectError, NumpyEffect, spsa
 from tests.gradients import black_boxes
-from tests.gradients.black_boxes import GAIN, Recursive, Slow, gain, noise_of_seed, noise_of_torch, numpy_gain
+from tests.gradients.black_boxes import GAIN, Lasting, Recursive, Slow, gain, noise_of_seed, noise_of_torch, numpy_gain
 
 # A process imports torch before it does anything; the longest wait of these tests.
 LIMIT_S = 60
@@ -110,6 +110,14 @@ def test_a_process_that_hangs_is_ended_and_others_begin_anew():
             estimate(x, torch.tensor([[0.1], [0.8]], dtype=torch.float64))
         assert time.monotonic() - start < LIMIT_S
         assert torch.equal(estimate(x, u), spsa(black_boxes.fragile, batched=False, generator=skipped(1))(x, u))
+
+
+def test_a_process_that_is_ended_leaves_nothing_behind(tmp_path):
+    x, u = inputs(1)
+    with spsa(Lasting(tmp_path / "ended"), workers=1, backend="process", timeout_s=0.5) as estimate:
+        with pytest.raises(EffectError, match="was ended"):
+            estimate(x, u)
+        assert (tmp_path / "ended").exists()
 
 
 def skipped(calls):
