@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+import dasp
 from dasp.gradients import EffectError, NumpyEffect, spsa
 from tests.gradients import black_boxes
 from tests.gradients.black_boxes import GAIN, Lasting, Recursive, Slow, gain, noise_of_seed, noise_of_torch, numpy_gain
@@ -137,7 +140,10 @@ def test_a_script_without_a_guard_is_told_of_it(tmp_path):
         "from tests.gradients.black_boxes import gain\n"
         "spsa(gain, workers=1, backend='process')(torch.zeros(1, 1, 8), torch.zeros(1, 1))\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(dasp.__file__).resolve().parent.parent)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
     assert done.returncode == 1
     assert "died with exit code 1: a script that uses processes needs" in done.stderr
 
