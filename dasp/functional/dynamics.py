@@ -38,27 +38,26 @@ def _run(
 ) -> Tensor | tuple[Tensor, State]:
     """Runs the kernel on groups of channels that share a detector; `audio` is x in its working type."""
     values = as_tensors(name, controls, audio)
-    if any(is_automation(value, audio) for value in values.values()):
-        return _run_automated(name, x, audio, sample_rate, link, direction, values, state)
     *batch, channels, samples = audio.shape
     groups = tuple(batch) if link != "none" else (*batch, channels)
     rows, wide = math.prod(groups), 1 if link == "none" else channels
-    settings: dict[str, float | Tensor] = {**_ABSENT}
-    for argument, value in values.items():
-        settings[argument] = _setting(name, argument, value, audio, link, groups)
-    own_gains = settings["makeup_gain_db"]
-    if isinstance(own_gains, Tensor) and own_gains.ndim == 2:
-        # Linked channels may be brought to different gains.
-        settings["makeup_gain_db"] = 0.0
-        curve, poles, _ = gain_computer(_columns(settings, rows, audio), direction, sample_rate)
-        makeup = own_gains * (math.log(10) / 20)
+    start = _shaped(recalled(name, {} if state is None else state, "smoothed_gain", groups, audio), (rows,))
+    grouped = _shaped(audio, (rows, wide, samples))
+    if any(is_automation(value, audio) for value in values.values()):
+        curves = _curves(name, values, audio, link, rows)
+        y, end = automated_dynamics(grouped, curves, start, direction, sample_rate, link == "mean")
     else:
+        settings = {n: _setting(name, n, value, audio, link, groups) for n, value in values.items()}
+        own_gains = settings.get("makeup_gain_db")
+        if isinstance(own_gains, Tensor) and own_gains.ndim == 2:
+            # Linked channels may be brought to different gains.
+            del settings["makeup_gain_db"]
         curve, poles, makeup = gain_computer(_columns(settings, rows, audio), direction, sample_rate)
-        makeup = makeup if wide == 1 else makeup.expand(rows, wide)
-    start = recalled(name, {} if state is None else state, "smoothed_gain", groups, audio)
-    y, end = dynamics(
-        _shaped(audio, (rows, wide, samples)), curve, poles, makeup, _shaped(start, (rows,)), direction, link == "mean"
-    )
+        if isinstance(own_gains, Tensor) and own_gains.ndim == 2:
+            makeup = own_gains * (math.log(10) / 20)
+        elif wide > 1:
+            makeup = makeup.expand(rows, wide)
+        y, end = dynamics(grouped, curve, poles, makeup, start, direction, link == "mean")
     y = _shaped(y, audio.shape).to(x.dtype)
     return y if state is None else (y, {"smoothed_gain": end.reshape(groups)})
 
@@ -91,41 +90,25 @@ def _linked_control(name: str, argument: str, value: Control, x: Tensor, link: s
     return tensor
 
 
-def _run_automated(
-    name: str,
-    x: Tensor,
-    audio: Tensor,
-    sample_rate: float,
-    link: str,
-    direction: int,
-    values: Mapping[str, float | Tensor],
-    state: State | None,
-) -> Tensor | tuple[Tensor, State]:
-    """The same where controls change with time."""
-    *batch, channels, samples = audio.shape
-    groups = tuple(batch) if link != "none" else (*batch, channels)
-    rows, wide = math.prod(groups), 1 if link == "none" else channels
-    settings = []
+def _curves(name: str, values: Mapping[str, float | Tensor], x: Tensor, link: str, rows: int) -> list[Tensor]:
+    """Controls that may change with time, as `automated_dynamics` takes them."""
+    *batch, channels, _ = x.shape
+    curves = []
     for argument in DYNAMICS_CONTROLS:
         if argument in values:
-            tensor = _linked_control(name, argument, values[argument], audio, link)
+            tensor = _linked_control(name, argument, values[argument], x, link)
         else:
             tensor = torch.full((1, 1), _ABSENT[argument], dtype=torch.float64, device=x.device)
         own = channels if link == "none" else tensor.shape[-2]
         tensor = tensor.expand(*batch, own, tensor.shape[-1])
         tensor = tensor.reshape(rows, 1 if link == "none" else own, tensor.shape[-1])
-        settings.append(tensor if argument == "makeup_gain_db" else tensor.squeeze(-2))
-    start = recalled(name, {} if state is None else state, "smoothed_gain", groups, audio).reshape(rows)
-    y, end = automated_dynamics(
-        audio.reshape(rows, wide, samples), settings, start, direction, sample_rate, link == "mean"
-    )
-    y = y.reshape(audio.shape).to(x.dtype)
-    return y if state is None else (y, {"smoothed_gain": end.reshape(groups)})
+        curves.append(tensor if argument == "makeup_gain_db" else tensor.squeeze(-2))
+    return curves
 
 
-def _columns(settings: dict[str, float | Tensor], rows: int, x: Tensor) -> Tensor:
+def _columns(settings: Mapping[str, float | Tensor], rows: int, x: Tensor) -> Tensor:
     """Numbers and tensors `(rows,)` as the columns of a matrix in float64."""
-    ordered = [settings[name] for name in DYNAMICS_CONTROLS]
+    ordered = [settings[name] if name in settings else _ABSENT[name] for name in DYNAMICS_CONTROLS]
     tensors = [setting for setting in ordered if isinstance(setting, Tensor)]
     # Converted all at once where all are of one type, and the numbers are in it exactly.
     plain = [setting for setting in ordered if not isinstance(setting, Tensor)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dasp.kernels._library import library
-from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, in_double, nothing, register
+from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, in_double, nothing, register, transposed
 
 KINDS = ("lowpass", "highpass", "bandpass", "notch", "allpass", "peaking", "low_shelf", "high_shelf")
 """The eight filters of the Audio EQ Cookbook; the kernel counts them from 0."""
@@ -88,6 +88,9 @@ def _slopes(frequency_hz: Tensor) -> Tensor:
     return frequency_hz.new_empty(*frequency_hz.shape, 5, _CONTROLS, dtype=torch.float64)
 
 
+_vjp, _jvp = transposed(reference)
+
+
 def _forward(
     kinds: Sequence[int],
     sample_rate: float,
@@ -132,19 +135,6 @@ def _backward(
     gradients = slopes.new_empty(_CONTROLS, *inputs[0].shape).unbind()
     library.call("biquads_backward", [grads[0].contiguous(), slopes, *gradients], list(inputs[0].shape))
     return tuple(gradient.to(value.dtype) for gradient, value in zip(gradients, inputs, strict=True))
-
-
-def _vjp(kinds: Sequence[int], sample_rate: float, inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
-    pull = torch.func.vjp(partial(reference, kinds, sample_rate), *inputs)[1]
-    gradients: Tensors = pull(grads[0])
-    return gradients
-
-
-def _jvp(kinds: Sequence[int], sample_rate: float, inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
-    """By transposing the transpose: forward modes of torch 2.13 cannot be nested."""
-    pull = torch.func.vjp(partial(reference, kinds, sample_rate), *inputs)[1]
-    push = torch.func.vjp(pull, torch.zeros_like(outputs[0]))[1]
-    return (push(tangents)[0],)
 
 
 _call = register(

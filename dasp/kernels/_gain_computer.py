@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from dasp.kernels._library import library
-from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, nothing, register
+from dasp.kernels._registration import CHECKPOINTS, Operator, Tensors, nothing, register, transposed
 
 DYNAMICS_CONTROLS = ("threshold_db", "ratio", "knee_db", "range_db", "attack_ms", "release_ms", "makeup_gain_db")
 """The columns that the controls come in."""
@@ -64,6 +63,9 @@ def _pole(time_ms: Tensor, sample_rate: float) -> Tensor:
     return torch.where(audible, torch.exp(-1 / torch.where(audible, samples, 1.0)), 0.0)
 
 
+_vjp, _jvp = transposed(reference)
+
+
 def _forward(direction: int, sample_rate: float, controls: Tensor, differentiable: bool = True) -> Tensors:
     if controls.device.type != "cpu" or not library.available() or not controls.numel():
         return *reference(direction, sample_rate, controls), nothing(controls)
@@ -92,20 +94,6 @@ def _backward(
     arrays = [*(grad.contiguous() for grad in grads), slopes, gcontrols]
     library.call("gain_computer_backward", arrays, [slopes.shape[0], direction])
     return (gcontrols,)
-
-
-def _vjp(direction: int, sample_rate: float, inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
-    pull = torch.func.vjp(partial(reference, direction, sample_rate), *inputs)[1]
-    gradients: Tensors = pull(grads)
-    return gradients
-
-
-def _jvp(direction: int, sample_rate: float, inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
-    """By transposing the transpose: forward modes of torch 2.13 cannot be nested."""
-    pull = torch.func.vjp(partial(reference, direction, sample_rate), *inputs)[1]
-    push = torch.func.vjp(pull, tuple(torch.zeros_like(output) for output in outputs))[1]
-    results: Tensors = push(tangents)[0]
-    return results
 
 
 _call = register(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dasp.kernels._biquads import KINDS, angle_root_q, limits
 from dasp.kernels._library import advised, library
-from dasp.kernels._registration import Operator, Tensors, in_double, register
+from dasp.kernels._registration import Operator, Tensors, in_double, register, transposed
 
 
 def reference(kinds: Sequence[int], sample_rate: float, frequency_hz: Tensor, gain_db: Tensor, q: Tensor) -> Tensor:
@@ -47,6 +47,9 @@ def _compiled(controls: Sequence[Tensor]) -> bool:
     return controls[0].device.type == "cpu" and controls[0].numel() > 0 and library.available()
 
 
+_vjp, _jvp = transposed(reference)
+
+
 def _forward(kinds: Sequence[int], sample_rate: float, *inputs: Tensor) -> Tensors:
     controls = [value.double().contiguous() for value in inputs]
     if not _compiled(controls):
@@ -71,19 +74,6 @@ def _backward(
     given = limits(1 / sample_rate, sample_rate), grads[0].contiguous()
     library.call("prototypes_backward", [*controls, *given, *gradients], [*controls[0].shape, *kinds])
     return tuple(gradient.to(value.dtype) for gradient, value in zip(gradients, inputs, strict=True))
-
-
-def _vjp(kinds: Sequence[int], sample_rate: float, inputs: Tensors, saved: Tensors, grads: Tensors) -> Tensors:
-    pull = torch.func.vjp(partial(reference, kinds, sample_rate), *inputs)[1]
-    gradients: Tensors = pull(grads[0])
-    return gradients
-
-
-def _jvp(kinds: Sequence[int], sample_rate: float, inputs: Tensors, outputs: Tensors, tangents: Tensors) -> Tensors:
-    """By transposing the transpose: forward modes of torch 2.13 cannot be nested."""
-    pull = torch.func.vjp(partial(reference, kinds, sample_rate), *inputs)[1]
-    push = torch.func.vjp(pull, torch.zeros_like(outputs[0]))[1]
-    return (push(tangents)[0],)
 
 
 _call = register(

@@ -201,6 +201,29 @@ def readable(value: Tensor) -> bool:
     return value.device.type == "cpu"
 
 
+def transposed(reference: Callable[..., Tensor | Tensors]) -> tuple[Callable[..., Tensors], Callable[..., Tensors]]:
+    """`Operator.vjp` and `Operator.jvp` of an operator from its reference in differentiable operations of torch."""
+
+    def pullback(settings: Sequence[Any], inputs: Tensors) -> Callable[..., Tensors]:
+        pull: Callable[..., Tensors] = torch.func.vjp(
+            lambda *values: _unpacked(reference(*settings, *values)), *inputs
+        )[1]
+        return pull
+
+    def vjp(*arguments: Any) -> Tensors:
+        *settings, inputs, _, grads = arguments
+        return pullback(settings, inputs)(tuple(grads))
+
+    def jvp(*arguments: Any) -> Tensors:
+        """By transposing the transpose: forward modes of torch 2.13 cannot be nested."""
+        *settings, inputs, outputs, tangents = arguments
+        push = torch.func.vjp(pullback(settings, inputs), tuple(torch.zeros_like(output) for output in outputs))[1]
+        (results,) = push(tuple(tangents))
+        return tuple(results)
+
+    return vjp, jvp
+
+
 def nothing(like: Tensor) -> Tensor:
     """In the place of checkpoints that nobody will ask for."""
     return like.new_empty(0)
