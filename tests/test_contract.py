@@ -1023,9 +1023,9 @@ def test_a_frame_holds_for_its_samples(case: Case, dtype: torch.dtype) -> None:
     for frames in (2, 24):
         curves = case.automation(x, frames)
         case.assert_same(case(x, curves), case(x, repeated(curves, x)), x)
-        # One control with frames of its own among others.
+        # One control with frames of its own among others, 24 of which 10 are no part.
         for name in curves:
-            other = {**case.automation(x, 8), name: curves[name]}
+            other = {**case.automation(x, 10), name: curves[name]}
             case.assert_same(case(x, other), case(x, repeated(other, x)), x)
 
 
