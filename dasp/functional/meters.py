@@ -33,7 +33,7 @@ _WEIGHTS: dict[int, tuple[float, ...]] = {
 _FILTERED = 2**26
 
 # Frequency, quality and gain of the two filters, from which their coefficients in the standard, which gives them for
-# 48 kHz alone, follow to 1e-12 (De Man 2014), and so those for other rates; the shelf's middle is not at half its gain.
+# 48 kHz alone, follow to 1e-12 and so those for other rates; the shelf's middle is not at half its gain.
 _SHELF_HZ, _SHELF_Q, _SHELF_DB = 1681.974450955533, 0.7071752369554196, 3.999843853973347
 _SHELF_MIDDLE = 0.4996667741545416
 _HIGHPASS_HZ, _HIGHPASS_Q = 38.13547087602444, 0.5003270373238773
