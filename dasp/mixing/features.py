@@ -163,7 +163,7 @@ def bark_magnitudes(name: str, x: Tensor, sample_rate: float) -> Tensor:
     frames = padded.unfold(-1, size, hop) * (window * (2 / window.sum())).to(signals.dtype)
     # With the padding every sample is in four frames, those at the ends too.
     mean = torch.fft.rfft(frames).abs().sum(-2) * (hop / samples)
-    levels: Tensor = mean @ _bark_bank(size, sample_rate).to(mean)
+    levels: Tensor = mean @ _bark_bank(size, sample_rate, x.device).to(mean.dtype)
     return levels
 
 
@@ -177,11 +177,15 @@ def _bark(frequency_hz: Tensor) -> Tensor:
     return bark + 0.15 * (2 - bark).clamp_min(0) + 0.22 * (bark - 20.1).clamp_min(0)
 
 
-def _bark_bank(size: int, sample_rate: float) -> Tensor:
+def _bark_bank(size: int, sample_rate: float, device: torch.device) -> Tensor:
     """Weight of each bin in each band, `(bins, bands)` in float64."""
-    low, high = _bark(torch.tensor([_LOWEST_HZ, _HIGHEST_HZ], dtype=torch.float64)).tolist()
-    corners = torch.linspace(low, high, _BANDS + 2, dtype=torch.float64)
-    bins = _bark(torch.arange(size // 2 + 1, dtype=torch.float64) * (sample_rate / size))[:, None]
+
+    def count(end: int) -> Tensor:
+        return torch.arange(end, dtype=torch.float64, device=device)
+
+    ends = _bark(_LOWEST_HZ + (_HIGHEST_HZ - _LOWEST_HZ) * count(2))
+    corners = ends[0] + (ends[1] - ends[0]) / (_BANDS + 1) * count(_BANDS + 2)
+    bins = _bark(count(size // 2 + 1) * (sample_rate / size))[:, None]
     rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
     return torch.minimum(rising, falling).clamp_min(0)

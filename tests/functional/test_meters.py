@@ -353,6 +353,21 @@ def test_gradcheck(measure):
     assert torch.autograd.gradcheck(lambda x: measure(x, 8000), x, fast_mode=True, atol=1e-6)
 
 
+@pytest.mark.parametrize("measure", METERS)
+def test_transforms_of_torch_func(measure):
+    x, direction = music(3, 2, 8000 * 4, rate=8000), noise(3, 2, 8000 * 4, seed=1)
+
+    def meter(x):
+        return measure(x, 8000)
+
+    torch.testing.assert_close(torch.func.vmap(meter)(x), meter(x), rtol=1e-12, atol=1e-12)
+    _, tangent = torch.func.jvp(meter, (x,), (direction,))
+    gradient = torch.func.grad(lambda x: meter(x).sum())(x)
+    torch.testing.assert_close(tangent.sum(), (gradient * direction).sum(), rtol=1e-9, atol=1e-12)
+    compiled = torch.compile(meter, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), meter(x))
+
+
 @pytest.mark.parametrize("measure", [F.integrated_loudness, F.true_peak_db])
 def test_gradient_along_the_signal_is_that_of_a_gain(measure):
     # Both are levels: measure(g x) = measure(x) + 20 log10(g), of which the slope at g = 1 is 20 / ln 10.

@@ -186,6 +186,17 @@ def test_gradcheck(make):
 
 
 @pytest.mark.parametrize("make", LOSSES)
+def test_transforms_of_torch_func(make):
+    x, y, direction = beats(2, 9000, seed=1), beats(2, 9000), noise(2, 9000, seed=2)
+    loss = make(RATE)
+    _, tangent = torch.func.jvp(lambda x: loss(x, y), (x,), (direction,))
+    gradient = torch.func.grad(lambda x: loss(x, y))(x)
+    torch.testing.assert_close(tangent, (gradient * direction).sum(), rtol=1e-9, atol=1e-12)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, y), loss(x, y), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("make", LOSSES)
 def test_half_precision_is_computed_in_float32(make):
     x, y = beats(2, 9000, seed=1, dtype=torch.bfloat16), beats(2, 9000, dtype=torch.bfloat16)
     assert make(RATE)(x, y) == make(RATE)(x.float(), y.float())
