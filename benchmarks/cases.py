@@ -16,7 +16,16 @@ from torch import Tensor
 import dasp.functional as F
 import dasp.modules as M
 from benchmarks import GROUPS
-from benchmarks.oracles import ORACLES, Array, biquad, branching_one_pole, cascade, equalizer_sos, first_order
+from benchmarks.oracles import (
+    ORACLES,
+    Array,
+    biquad,
+    branching_one_pole,
+    cascade,
+    equalizer_sos,
+    first_order,
+    integrated_loudness,
+)
 from dasp import PROCESSORS, Spec, kernels, mixing
 
 OURS = "dasp"
@@ -125,7 +134,7 @@ class Case:
 
 
 def cases(quick: bool = False) -> list[Case]:
-    """Every kernel, every declared processor, the exactness of filters, the console, scaling, cost of a call."""
+    """Every kernel, every declared processor, the exactness of filters, console, meter, scaling, cost of a call."""
     processors = (*map(_processor, PROCESSORS.values()), _automated("lowpass", 1), _automated("parametric_eq", 64))
     found = {case.name: case for case in (*_kernels(), *processors)}
     of_size = [
@@ -133,7 +142,7 @@ def cases(quick: bool = False) -> list[Case]:
         for label, group, shape in (("one_row", "processors", _ONE_ROW), ("short", "overhead", _SHORT))
         for name in ("parametric_eq", "compressor")
     ]
-    everything = [*found.values(), *of_size, *_sweeps(quick), *_consoles(), *_scaling(found)]
+    everything = [*found.values(), *of_size, *_sweeps(quick), *_consoles(), _loudness(), *_scaling(found)]
     everything.sort(key=lambda case: GROUPS.index(case.group))
     return [case if case.sweep or not quick else _small(case) for case in everything]
 
@@ -393,3 +402,23 @@ def _console_inputs(shape: tuple[int, ...], reverb: bool) -> Iterator[Inputs]:
 def _console(inputs: Inputs) -> Ours:
     console = inputs.options["console"]
     return lambda x, **controls: console(x, controls)
+
+
+def _loudness() -> Case:
+    """The loudness of 64 stereo programmes of 10 s."""
+    name = "integrated_loudness"
+
+    def make(shape: tuple[int, ...]) -> Iterator[Inputs]:
+        # The audio of a quick run is a second at a low rate: at that of the others it is shorter than a block.
+        sample_rate = SAMPLE_RATE if shape[-1] >= SAMPLE_RATE else 8000.0
+        yield Inputs(_audio(shape, _generator(name)), {}, sample_rate)
+
+    return Case(
+        name,
+        "meters",
+        name,
+        (64, 2, round(10 * SAMPLE_RATE)),
+        make,
+        lambda inputs: partial(F.integrated_loudness, sample_rate=inputs.sample_rate),
+        lambda inputs: integrated_loudness(inputs.x.double().numpy(), inputs.sample_rate),
+    )

@@ -210,6 +210,27 @@ def _stereo_widener(x: Array, sample_rate: float, controls: Controls, options: M
     return np.concatenate([mid + side, mid - side], -2)
 
 
+def integrated_loudness(x: Array, sample_rate: float) -> Array:
+    """ITU-R BS.1770-5, Annex 1, of mono or stereo audio, item by item and block by block."""
+    k = math.tan(math.pi * 1681.974450955533 / sample_rate)
+    high, q = 10 ** (3.999843853973347 / 20), 0.7071752369554196
+    middle, a0 = high**0.4996667741545416 * k / q, 1 + k / q + k * k
+    shelf = [high + middle + k * k, 2 * (k * k - high), high - middle + k * k, a0, 2 * (k * k - 1), 1 - k / q + k * k]
+    k, q = math.tan(math.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
+    a0 = 1 + k / q + k * k
+    highpass = [1.0, -2.0, 1.0, 1.0, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
+    y = scipy.signal.sosfilt([[value / shelf[3] for value in shelf], highpass], x, axis=-1)
+    hop = round(0.1 * sample_rate)
+    loudness = []
+    for item in y:
+        starts = range(0, item.shape[-1] - 4 * hop + 1, hop)
+        power = np.array([np.square(item[:, start : start + 4 * hop]).mean(-1).sum() for start in starts])
+        for relative in (0.0, 0.1):
+            power = power[power > max(10 ** ((-70 + 0.691) / 10), relative * power.mean())]
+        loudness.append(-0.691 + 10 * math.log10(power.mean()))
+    return np.array(loudness)
+
+
 ORACLES: dict[str, Oracle] = {
     **{kind: _filter(kind) for kind in ("lowpass", "highpass", "bandpass", "notch", "allpass")},
     **{kind: _filter(kind) for kind in ("peaking", "low_shelf", "high_shelf")},

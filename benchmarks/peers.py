@@ -102,6 +102,7 @@ _MODULES = {
     "dasp-pytorch": "dasp_pytorch.functional",
     "pedalboard": "pedalboard",
     "philtorch": "philtorch.lti",
+    "pyloudnorm": "pyloudnorm",
     "scipy": "scipy.signal",
     "torchaudio": "torchaudio.functional",
     "torchcomp": "torchcomp",
@@ -293,6 +294,21 @@ def _pedalboard_gain(module: ModuleType, inputs: Inputs) -> Subject:
 @_adapts("pedalboard", "distortion")
 def _pedalboard_distortion(module: ModuleType, inputs: Inputs) -> Subject:
     return _pedalboard(inputs, [[module.Distortion(s["drive_db"])] for s in _settings(inputs)], module)
+
+
+# pyloudnorm: one thread, items one after another, and no gradients.
+
+
+@_adapts("pyloudnorm", "integrated_loudness")
+def _pyloudnorm_loudness(module: ModuleType, inputs: Inputs) -> Subject:
+    # Its default filters are not those of the standard.
+    meter = module.Meter(inputs.sample_rate, filter_class="DeMan")
+    items = [item.T for item in _rows(inputs)]
+    return Subject(
+        "pyloudnorm",
+        lambda: np.array([meter.integrated_loudness(item) for item in items]),
+        note='one thread, one call per item; filter_class="DeMan"',
+    )
 
 
 # dasp-pytorch: recursive filters by sampling their responses on an FFT grid.

@@ -51,7 +51,7 @@ def notes(document: Record) -> list[str]:
 
 
 def speed(document: Record, group: str) -> list[Table]:
-    """Times, ratios and errors of one of the groups kernels, processors, overhead and console."""
+    """Times, ratios and errors of one of the groups kernels, processors, overhead, console and meters."""
     rows = [row for row in document["rows"] if row["group"] == group]
     unit = "microseconds per call" if group == "overhead" else "nanoseconds per sample"
     ours = {row["case"]: row for row in rows if row["library"] == _OURS}
@@ -152,6 +152,7 @@ def every(document: Record) -> list[Table]:
         *timed,
         *accuracy(document),
         *speed(document, "console"),
+        *speed(document, "meters"),
         *(table for make in (scaling, memory, roofline, machine, targets) for table in make(document)),
     ]
 

@@ -140,6 +140,7 @@ TARGETS = (
     _speed("noise reverb", "noise_shaped_reverb", "dasp-pytorch", 400),
     _speed("console with reverb", "console_reverb", "dasp-pytorch", 500),
     _speed("console without reverb", "console", "dasp-pytorch", 20),
+    _speed("loudness of 64 programmes", "integrated_loudness", "pyloudnorm", 10, "forward"),
     _limit("error of sosfilt, 8 to 192 kHz", "sosfilt_accuracy", -140, "dB", _error_db),
     _limit("error of parametric_eq, 8 to 192 kHz", "parametric_eq_accuracy", -140, "dB", _error_db),
     _limit(f"extra memory of the {_EQ}, forward and backward", "parametric_eq", 3, "x input", _memory),

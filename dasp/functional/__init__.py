@@ -23,6 +23,14 @@ from dasp.functional.filters import (
     sosfreqz,
 )
 from dasp.functional.level import gain, polarity, stereo_bus
+from dasp.functional.meters import (
+    integrated_loudness,
+    k_weighting,
+    loudness_range,
+    momentary_loudness,
+    short_term_loudness,
+    true_peak_db,
+)
 from dasp.functional.reverb import convolution_reverb, noise_shaped_reverb
 from dasp.functional.stereo import stereo_panner, stereo_widener
 
@@ -37,16 +45,22 @@ __all__ = [
     "gain",
     "high_shelf",
     "highpass",
+    "integrated_loudness",
+    "k_weighting",
+    "loudness_range",
     "low_shelf",
     "lowpass",
+    "momentary_loudness",
     "noise_shaped_reverb",
     "notch",
     "parametric_eq",
     "peaking",
     "polarity",
+    "short_term_loudness",
     "sosfilt",
     "sosfreqz",
     "stereo_bus",
     "stereo_panner",
     "stereo_widener",
+    "true_peak_db",
 ]
