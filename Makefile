@@ -31,7 +31,7 @@ LIBRARY := $(wildcard $(addprefix dasp/kernels/cpu/_dasp_cpu.,so dylib dll))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test slow peer test-fallback bench bench-docs guard lint docs clean distclean
+.PHONY: help demo test slow peer test-fallback bench bench-docs guard routes routes-docs lint docs clean distclean
 
 help:
 	@echo "make demo           fit a console to a synthetic mix, into demo-out/"
@@ -42,6 +42,8 @@ help:
 	@echo "make bench          the benchmarks, beside other libraries"
 	@echo "make bench-docs     the same, into the results that the documentation shows"
 	@echo "make guard          fails if a hot loop has lost speed (ARGS=--update records it)"
+	@echo "make routes         the ways to a gradient, compared (ARGS=--quick: whether all of them work)"
+	@echo "make routes-docs    the same, into the results that the documentation shows"
 	@echo "make lint           ruff and mypy"
 	@echo "make docs           the documentation, into docs/_build/html/"
 	@echo "make clean          remove what was built (distclean: and the environment)"
@@ -69,6 +71,12 @@ bench-docs: $(PEERS)
 
 guard: $(BASE)
 	$(BIN)/python -m benchmarks --guard $(ARGS)
+
+routes: $(BASE)
+	$(BIN)/python -m benchmarks.gradient_routes $(ARGS)
+
+routes-docs: $(PEERS)
+	$(BIN)/python -m benchmarks.gradient_routes --json docs/gradient_routes.json $(ARGS)
 
 lint: $(LINT)
 	$(BIN)/ruff check .

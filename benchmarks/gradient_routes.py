@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from torch import Tensor
 import dasp.modules as M
 from benchmarks import report
 from benchmarks.proxy import SAMPLE_RATE, excerpts, songs
+from benchmarks.tables import Record, Table
 from dasp.gradients import (
     EffectChain,
     NeuralProxy,
@@ -336,18 +338,40 @@ def compare(chosen: Sequence[Task], routes: Sequence[str], seeds: Sequence[int],
                 row = {name: [run[route][name] for run in runs] for name in runs[0][route]}
                 row["curve_db"] = [statistics.median(values) for values in zip(*row["curve_db"], strict=True)]
                 rows.append({"task": task.name, "controls": len(task.start), "route": route, "cosine": cosine, **row})
-                print(_line(rows[-1]), flush=True)
+                print(f"{task.name}, {route}: {_spread(rows[-1]['left'], 100)} % of the loss left", file=sys.stderr)
     rows.sort(key=lambda row: ([task.name for task in chosen].index(row["task"]), ROUTES.index(row["route"])))
     return {"rows": rows, "proxies": trainings}
 
 
-def _line(row: dict[str, Any]) -> str:
-    cosine = "     -" if row["cosine"] is None else f"{statistics.fmean(row['cosine']):6.3f}"
-    return (
-        f"{row['task']:<11}{row['route']:<8} left {_spread(row['left'], 100):>18} %   "
-        f"controls {_spread(row['error'], 100):>16} %   cosine {cosine}   "
-        f"{statistics.fmean(row['seconds']):6.1f} s   {statistics.fmean(row['calls']):7.0f} calls"
-    )
+def tables(document: Record) -> list[Table]:
+    """For each task its routes, with the medians over the seeds and the least and the largest in brackets."""
+    header = ("route", "loss left", "controls off by", "cosine", "seconds", "calls")
+    made = []
+    for task, group in groupby(document["rows"], lambda row: row["task"]):
+        rows = list(group)
+        lines = [
+            (
+                row["route"],
+                f"{_spread(row['left'], 100)} %",
+                f"{_spread(row['error'], 100)} %",
+                "" if row["cosine"] is None else f"{statistics.fmean(row['cosine']):.2f}",
+                f"{statistics.median(row['seconds']):.1f}",
+                f"{statistics.median(row['calls']):.0f}",
+            )
+            for row in rows
+        ]
+        start = (
+            f"at the start {statistics.median(rows[0]['start_db']):.1f} dB, "
+            f"controls off by {100 * statistics.median(rows[0]['start_error']):.0f} %"
+        )
+        made.append(Table(f"{task}, {rows[0]['controls']} controls; {start}", header, lines))
+    if document["proxies"]:
+        lines = [
+            (row["stage"], f"{row['distance_over_identity']:.2f}", f"{row['seconds']:.0f}", str(row["calls"]))
+            for row in document["proxies"]
+        ]
+        made.append(Table("training of the proxies", ("effect", "distance over identity", "seconds", "calls"), lines))
+    return made
 
 
 def _spread(values: Sequence[float], factor: float) -> str:
@@ -391,9 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = report.environment()
     found = compare(tasks(options.task), options.route, seeds, size)
     seconds = time.perf_counter() - start
-    for training in found["proxies"]:
-        print("proxy of {stage}: {distance_over_identity:.2f} of the identity, {seconds:.0f} s".format(**training))
-    print(f"{seconds:.0f} s")
+    print("\n\n".join(table.markdown() for table in tables(found)))
+    print(f"\n{seconds:.0f} s")
     run = {"seeds": list(seeds), "seconds": seconds, **asdict(size)}
     if options.json is not None:
         report.write_json(options.json, {"schema": SCHEMA, "run": run, "environment": environment, **found})

@@ -83,7 +83,7 @@ def document(
         "rows": [row.record() for row in rows],
         "targets": [verdict.record() for verdict in found],
     }
-    return {name: _rounded(value) for name, value in content.items()}
+    return content
 
 
 def _rounded(value: Any) -> Any:
@@ -114,7 +114,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(_text(content))
+            file.write(_text({name: _rounded(value) for name, value in content.items()}))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Tables of the benchmarks, from the results file `docs/benchmarks.json`: `.. benchmarks:: NAME`."""
+"""Tables from results files: `.. benchmarks:: NAME`, and `.. gradient-routes::` of the comparison of gradients."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from benchmarks import tables
+from benchmarks import gradient_routes, tables
 
 RESULTS = Path(__file__).parents[1] / "benchmarks.json"
+ROUTES = RESULTS.with_name("gradient_routes.json")
 
 MAKERS: dict[str, Callable[[tables.Record], list[tables.Table]]] = {
     **{group: partial(tables.speed, group=group) for group in ("kernels", "processors", "overhead", "console")},
@@ -29,13 +30,11 @@ MAKERS: dict[str, Callable[[tables.Record], list[tables.Table]]] = {
 }
 
 
-def load(path: Path = RESULTS) -> dict[str, Any]:
-    """The results of `python -m benchmarks --json docs/benchmarks.json`."""
+def load(path: Path = RESULTS, schema: int = tables.SCHEMA) -> dict[str, Any]:
+    """The results that `make bench-docs` or `make routes-docs` has written."""
     content: dict[str, Any] = json.loads(path.read_text())
-    if content["schema"] != tables.SCHEMA:
-        raise ExtensionError(
-            f"{path.name} has schema {content['schema']}, expected {tables.SCHEMA}: make it anew with `make bench-docs`"
-        )
+    if content["schema"] != schema:
+        raise ExtensionError(f"{path.name} has schema {content['schema']}, expected {schema}: make it anew")
     return content
 
 
@@ -67,6 +66,17 @@ class Benchmarks(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines(load(), self.arguments[0])))
 
 
+class GradientRoutes(SphinxDirective):
+    """The tables of the comparison of gradients, each under its title."""
+
+    def run(self) -> Sequence[nodes.Node]:
+        self.env.note_dependency(str(ROUTES))
+        found = gradient_routes.tables(load(ROUTES, gradient_routes.SCHEMA))
+        text = [line for made in found for line in (f"**{made.title}**", "", *_restructured(made), "")]
+        return self.parse_text_to_nodes("\n".join(text))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("benchmarks", Benchmarks)
+    app.add_directive("gradient-routes", GradientRoutes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
