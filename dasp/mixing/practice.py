@@ -99,7 +99,7 @@ def plausible_controls(
             at all.
 
     Returns:
-        Normalised controls, whose mix is `console(tracks, controls)`.
+        Normalised controls, on the CPU, whose mix is `console(tracks, controls)`.
 
     Raises:
         TypeError: If tracks is not floating-point audio.
@@ -288,13 +288,13 @@ def _peaks_before(
     levels = []
     with torch.no_grad():
         for position, track in enumerate(tracks):
-            x = track
+            x = track.detach().cpu()
             for name, stage in console.strip.stages().items():
                 if stage.spec.name in ends:
                     break
                 x = stage.process(x, **{control: value[position] for control, value in values[name].items()})
             levels.append(loud_level_db(x, console.sample_rate))
-    return torch.stack(levels).cpu().double()
+    return torch.stack(levels).double()
 
 
 def _equalize(controls: dict[str, Tensor], kinds: Sequence[str], wanted: Sequence[_Practice], draw: _Draw) -> None:

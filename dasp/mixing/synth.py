@@ -251,9 +251,18 @@ def _envelope(t: Signal, attack_s: float, decay_s: float, length_s: float, relea
     return held * np.exp(-np.maximum(t - length_s, 0) / release_s)
 
 
+def _sin(phase: Signal) -> Signal:
+    """Sine; torch's takes a third of the time of numpy's in float64."""
+    return torch.from_numpy(phase).sin().numpy()
+
+
+def _cos(phase: Signal) -> Signal:
+    return torch.from_numpy(phase).cos().numpy()
+
+
 def _saw(phase: Signal, brightness: Signal | float) -> Signal:
     """Sum over k of brightness^k sin(k phase) / k in closed form: a sawtooth whose harmonics fade."""
-    return np.arctan2(brightness * np.sin(phase), 1 - brightness * np.cos(phase))
+    return np.arctan2(brightness * _sin(phase), 1 - brightness * _cos(phase))
 
 
 def _brightness(song: _Song, frequency_hz: float, wanted: float) -> float:
@@ -268,7 +277,7 @@ def _kick(song: _Song, rng: Generator) -> Signal:
     patterns = _pair(rng, _KICKS)
     low_hz, sweep_hz, sweep_s, decay_s = rng.uniform((44, 120, 0.02, 0.1), (56, 220, 0.04, 0.2))
     t = _time(song, 0.6)
-    body = np.sin(2 * np.pi * (low_hz * t + sweep_hz * sweep_s * (1 - np.exp(-t / sweep_s)))) * np.exp(-t / decay_s)
+    body = _sin(2 * np.pi * (low_hz * t + sweep_hz * sweep_s * (1 - np.exp(-t / sweep_s)))) * np.exp(-t / decay_s)
     for bar_s, _, section in song.bars():
         for step in patterns[section]:
             onset_s, velocity = _humanised(song, rng, bar_s, step, 1.0 if step in (0, 8) else 0.6)
@@ -282,7 +291,7 @@ def _snare(song: _Song, rng: Generator) -> Signal:
     y = np.zeros(song.samples)
     tone_hz, decay_s = rng.uniform((170, 0.09), (220, 0.16))
     t = _time(song, 0.5)
-    shell = np.sin(2 * np.pi * tone_hz * t) + 0.6 * np.sin(2 * np.pi * 1.72 * tone_hz * t)
+    shell = _sin(2 * np.pi * tone_hz * t) + 0.6 * _sin(2 * np.pi * 1.72 * tone_hz * t)
     for bar_s, _, section in song.bars():
         ghosts = [(int(step), 0.2 + 0.3 * section) for step in rng.choice((2, 7, 9, 15), 2, replace=False)]
         for step, strength in [(4, 1.0), (12, 1.0), *ghosts]:
@@ -297,7 +306,8 @@ def _hihat(song: _Song, rng: Generator) -> Signal:
     """High noise and inharmonic squares, closed in eighths or sixteenths and sometimes open."""
     t_all = np.arange(song.samples) / song.sample_rate
     partials_hz = rng.uniform(0.9, 1.1) * np.array((2050, 3060, 3690, 5230, 5400, 8000))[:, None]
-    metal = np.sign(np.sin(2 * np.pi * partials_hz * t_all)).mean(0)
+    cycles = partials_hz * t_all
+    metal = np.where(cycles - np.floor(cycles) < 0.5, 1.0, -1.0).mean(0)
     metal = _filter(song, 0.5 * metal + 0.5 * rng.standard_normal(song.samples), "highpass", 6500, order=3)
     envelope = np.zeros(song.samples)
     strides = _pair(rng, (1, 2))
@@ -326,7 +336,7 @@ def _bass(song: _Song, rng: Generator) -> Signal:
             t = _time(song, length_s + 0.15)
             phase = 2 * np.pi * hz * t
             bright = _brightness(song, hz, wanted) * (0.6 + 0.4 * velocity * np.exp(-t / 0.12))
-            sound = _saw(phase, bright) + 0.5 * np.sin(phase)
+            sound = _saw(phase, bright) + 0.5 * _sin(phase)
             _add(y, song, onset_s, velocity * _envelope(t, 0.003, decay_s, length_s) * sound)
             _add(y, song, onset_s, 0.3 * velocity**2 * _burst(song, rng, 0.008, 900))
     return y
@@ -344,10 +354,10 @@ def _keys(song: _Song, rng: Generator) -> Signal:
             for pitch in song.chord(degree, 53):
                 onset_s, velocity = _humanised(song, rng, bar_s, step, 1.0 if step % 8 == 0 else 0.65)
                 phase = 2 * np.pi * _frequency(pitch) * t
-                modulator = index * velocity * np.exp(-t / 0.35) * np.sin(phase)
+                modulator = index * velocity * np.exp(-t / 0.35) * _sin(phase)
                 # The tine strikes at the fourteenth harmonic, the hammer is noise.
-                strike = tine * velocity * np.exp(-t / 0.07) * np.sin(14 * phase)
-                sound = np.sin(phase + modulator) + strike
+                strike = tine * velocity * np.exp(-t / 0.07) * _sin(14 * phase)
+                sound = _sin(phase + modulator) + strike
                 _add(y, song, onset_s, velocity * _envelope(t, 0.002, decay_s, length_s, 0.05) * sound)
                 _add(y, song, onset_s, 0.2 * velocity**2 * _burst(song, rng, 0.008, 1200))
     return y
@@ -361,7 +371,7 @@ def _pad(song: _Song, rng: Generator) -> Signal:
     t = _time(song, length_s + 0.6)
     swell = _envelope(t, 0.35, 6.0, length_s, 0.15) * (0.7 + 0.3 * np.minimum(t / length_s, 1))
     for bar_s, degree, _ in song.bars():
-        tremolo = 1 + 0.25 * np.sin(2 * np.pi * rate_hz * (t + bar_s))
+        tremolo = 1 + 0.25 * _sin(2 * np.pi * rate_hz * (t + bar_s))
         for pitch in song.chord(degree, 57):
             for side in (-detune, detune):
                 hz = _frequency(pitch + side)
@@ -395,7 +405,7 @@ def _lead(song: _Song, rng: Generator) -> Signal:
     for note in _melody(song, rng, 65, (1, 2, 2, 3, 4), 0.25):
         t = _time(song, note.length_s + 0.2)
         hz = _frequency(note.pitch)
-        vibrato = 0.006 * hz / vibrato_hz * np.minimum(t / 0.3, 1) * np.sin(2 * np.pi * vibrato_hz * t)
+        vibrato = 0.006 * hz / vibrato_hz * np.minimum(t / 0.3, 1) * _sin(2 * np.pi * vibrato_hz * t)
         bright = _brightness(song, hz, wanted) * (0.6 + 0.4 * note.velocity * np.exp(-t / 0.25))
         sound = _saw(2 * np.pi * (hz * t + vibrato), bright)
         _add(y, song, note.onset_s, note.velocity * _envelope(t, 0.006, decay_s, note.length_s, 0.05) * sound)
@@ -410,7 +420,7 @@ def _voice(song: _Song, rng: Generator) -> Signal:
         hz = _frequency(note.pitch)
         # Sung notes are approached from half a semitone below, and vibrate once they stand.
         approach = 0.03 * hz * 0.06 * np.exp(-t / 0.06)
-        vibrato = 0.012 * hz / 5.5 * np.clip((t - 0.15) / 0.3, 0, 1) * np.sin(2 * np.pi * 5.5 * t)
+        vibrato = 0.012 * hz / 5.5 * np.clip((t - 0.15) / 0.3, 0, 1) * _sin(2 * np.pi * 5.5 * t)
         source = _saw(2 * np.pi * (hz * t + approach + vibrato), _brightness(song, hz, 0.97))
         source += 0.15 * rng.standard_normal(len(t))
         sound = _vowel(song, source, int(rng.integers(len(_VOWELS))))
@@ -482,7 +492,7 @@ def _congas(song: _Song, rng: Generator) -> Signal:
     y = np.zeros(song.samples)
     tones_hz = np.sort(rng.uniform(160, 420, 2))
     t = _time(song, 0.35)
-    drums = [np.sin(2 * np.pi * hz * (t + 0.006 * (1 - np.exp(-t / 0.02)))) * np.exp(-t / 0.09) for hz in tones_hz]
+    drums = [_sin(2 * np.pi * hz * (t + 0.006 * (1 - np.exp(-t / 0.02)))) * np.exp(-t / 0.09) for hz in tones_hz]
     patterns = _pair(rng, ((0, 3, 6, 8, 11, 14), (2, 4, 7, 10, 12, 15), (0, 4, 6, 10, 12, 14)))
     for bar_s, _, section in song.bars():
         for step in patterns[section]:
@@ -498,7 +508,7 @@ def _toms(song: _Song, rng: Generator) -> Signal:
     low_hz, decay_s = rng.uniform((75, 0.15), (105, 0.28))
     t = _time(song, 0.9)
     drums = [
-        np.sin(2 * np.pi * low_hz * ratio * (t + 0.3 * 0.03 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / decay_s)
+        _sin(2 * np.pi * low_hz * ratio * (t + 0.3 * 0.03 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / decay_s)
         for ratio in (1.9, 1.4, 1.0)
     ]
     for bar, (bar_s, _, section) in enumerate(song.bars()):
@@ -518,7 +528,7 @@ def _overheads(song: _Song, rng: Generator) -> Signal:
     # Two seconds of metal, of which every stroke has its own piece.
     t = _time(song, 2.0)
     phases = 2 * np.pi * rng.random((7, 1))
-    metal = np.sin(2 * np.pi * partials_hz * t + phases).mean(0)
+    metal = _sin(2 * np.pi * partials_hz * t + phases).mean(0)
     ride_s, crash_s = rng.uniform((0.25, 0.5), (0.45, 0.9))
     noise = _filter(song, rng.standard_normal(len(t)), "highpass", 4000)
     ride = (metal + 0.5 * noise) * (0.25 * np.exp(-t / ride_s) + 0.75 * np.exp(-t / 0.03))
@@ -553,7 +563,7 @@ def _backing(song: _Song, rng: Generator) -> Signal:
             for pitch in song.chord(degree, lowest):
                 hz = _frequency(pitch + rng.normal(0, 0.06))
                 vibrato_hz = rng.uniform(4.8, 5.8)
-                vibrato = 0.008 * hz / vibrato_hz * np.sin(2 * np.pi * vibrato_hz * t)
+                vibrato = 0.008 * hz / vibrato_hz * _sin(2 * np.pi * vibrato_hz * t)
                 source += _saw(2 * np.pi * (hz * t + vibrato), _brightness(song, hz, 0.96))
             sound = _envelope(t, 0.07, 1.5, length_s, 0.08) * _vowel(song, source, vowel)
             _add(y, song, onset_s + rng.uniform(0, 0.015), velocity * sound)
@@ -570,7 +580,7 @@ def _strings(song: _Song, rng: Generator) -> Signal:
         for _ in range(3):
             hz = _frequency(note.pitch + rng.normal(0, 0.07))
             vibrato_hz = rng.uniform(4.5, 6.0)
-            vibrato = 0.005 * hz / vibrato_hz * np.sin(2 * np.pi * (vibrato_hz * t + rng.random()))
+            vibrato = 0.005 * hz / vibrato_hz * _sin(2 * np.pi * (vibrato_hz * t + rng.random()))
             section += _saw(2 * np.pi * (hz * t + vibrato + rng.random()), _brightness(song, hz, wanted))
         _add(y, song, note.onset_s, note.velocity * _envelope(t, attack_s, 1.5, note.length_s, 0.12) * section)
     return y
@@ -606,11 +616,11 @@ def _organ(song: _Song, rng: Generator) -> Signal:
             length_s = (end - step) * song.step_s * 0.9
             t = _time(song, length_s + 0.08)
             onset_s, velocity = _humanised(song, rng, bar_s, step, 0.9)
-            rotation = 1 + 0.25 * np.sin(2 * np.pi * rate_hz * (t + onset_s))
+            rotation = 1 + 0.25 * _sin(2 * np.pi * rate_hz * (t + onset_s))
             envelope = velocity * rotation * _envelope(t, 0.004, 4.0, length_s, 0.01)
             for pitch in song.chord(degree, 55):
                 # Harmonics 1, 2, 3, 4 and 6 from powers of one sine and cosine.
-                c, s = np.cos(phase := 2 * np.pi * _frequency(pitch) * t), np.sin(phase)
+                c, s = _cos(phase := 2 * np.pi * _frequency(pitch) * t), _sin(phase)
                 second, third = 2 * s * c, s * (4 * c * c - 1)
                 fourth, sixth = second * (4 * c * c - 2), 2 * third * (c * (4 * c * c - 3))
                 tone = bars[0] * s + bars[1] * second + bars[2] * third + bars[3] * fourth + bars[4] * sixth
@@ -630,7 +640,7 @@ def _tremolo(song: _Song, rng: Generator, y: Signal) -> Signal:
     """Side signal of a stereo tremolo, which moves the track to and fro."""
     rate_hz, depth = rng.uniform((1.5, 0.3), (4.5, 0.6))
     t = np.arange(len(y)) / song.sample_rate
-    return np.asarray(depth * y * np.sin(2 * np.pi * rate_hz * t))
+    return np.asarray(depth * y * _sin(2 * np.pi * rate_hz * t))
 
 
 class _Player(NamedTuple):

@@ -182,7 +182,7 @@ def test_global_random_states_are_untouched():
 
 
 def test_is_fast():
-    # 0.3 s of processor time when measured; the best of three, with room for slow machines.
+    # 0.2 s of processor time when measured; the best of three, with room for slow machines.
     def seconds() -> float:
         start = time.process_time()
         multitrack(seed=7, num_tracks=8)
