@@ -13,13 +13,17 @@ from torch import Tensor
 import dasp.modules as M
 from dasp._checks import check_audio
 from dasp._spec import Param
-from dasp.mixing.console import SEND, DifferentiableMixingConsole, Values
+from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.fitting import loud_level_db
 from dasp.mixing.instruments import FAMILIES
 
 __all__ = ["controls_around", "plausible_controls"]
 
+# A send at this level is off.
+_OFF_DB = -60.0
+
 _Band = tuple[float, float]
+_Values = dict[str, dict[str, dict[str, Tensor]]]
 
 
 class _Practice(NamedTuple):
@@ -47,14 +51,14 @@ class _Practice(NamedTuple):
 
 
 _PRACTICES: dict[str, _Practice] = {
-    "kick": _Practice(-11, 0.0, (70, 3), ((350, -4), (3500, 3)), (9000, 0), 8, 4.0, 20, 90, -60),
+    "kick": _Practice(-11, 0.0, (70, 3), ((350, -4), (3500, 3)), (9000, 0), 8, 4.0, 20, 90, _OFF_DB),
     "snare": _Practice(-12, 0.0, (100, -3), ((220, 2), (4000, 3)), (9000, 2), 8, 3.5, 12, 110, -20),
     "hihat": _Practice(-24, 0.35, (250, -9), ((500, -2), (3000, 0)), (10000, 2), 4, 2.0, 10, 80, -32),
     "tom": _Practice(-16, -0.3, (90, 2), ((400, -5), (3500, 3)), (9000, 0), 8, 3.5, 15, 150, -20),
     "overheads": _Practice(-22, 0.0, (200, -6), ((500, -2), (3000, 0)), (10000, 2), 6, 2.0, 15, 200, -26),
     "percussion": _Practice(-23, -0.5, (180, -5), ((500, -1), (3500, 1)), (10000, 2), 6, 2.5, 10, 100, -22),
     "drums": _Practice(-9, 0.0, (70, 2), ((400, -3), (3500, 1)), (9000, 2), 6, 2.5, 20, 120, -24),
-    "bass": _Practice(-13, 0.0, (80, 2), ((250, -2), (900, 2)), (6000, -2), 10, 4.0, 25, 180, -60),
+    "bass": _Practice(-13, 0.0, (80, 2), ((250, -2), (900, 2)), (6000, -2), 10, 4.0, 25, 180, _OFF_DB),
     "guitar": _Practice(-19, -0.65, (110, -5), ((400, -2), (2500, 2)), (9000, 0), 6, 2.5, 20, 150, -22),
     "keys": _Practice(-20, 0.4, (110, -4), ((350, -2), (2500, 1)), (8000, 1), 6, 2.5, 20, 200, -20),
     "organ": _Practice(-22, -0.35, (120, -4), ((400, -2), (2000, 1)), (8000, 0), 5, 2.0, 25, 250, -22),
@@ -128,11 +132,13 @@ def plausible_controls(
         elif stage.spec.name == "stereo_panner":
             values["track"][name]["pan"] = _places(tracks, instruments) + 0.08 * draw(count)
     # Compressor and fader work on what comes out of the processors before them.
-    after_db = _peaks_before(console, ("compressor", "gain", "stereo_panner"), tracks, values["track"])
-    for name, stage in stages.items():
-        if stage.spec.name == "compressor":
-            after_db = _compress(values["track"][name], wanted, after_db, draw)
-    for name in [name for name, stage in stages.items() if stage.spec.name == "gain"][:1]:
+    compressors, faders = (
+        [n for n, stage in stages.items() if stage.spec.name == kind] for kind in ("compressor", "gain")
+    )
+    after_db = _peaks_before(console, [*compressors[:1], *faders[-1:]], tracks, values["track"])
+    for name in compressors[:1]:
+        after_db = _compress(values["track"][name], wanted, after_db, draw)
+    for name in faders[-1:]:
         values["track"][name]["gain_db"] = level_db - after_db
     for bus in console.buses:
         for name, stage in console.sections()[bus].stages().items():
@@ -214,7 +220,7 @@ def controls_around(
         uniform = torch.rand(centre.shape, generator=generator, dtype=torch.float64) * 2 - 1
         normal = (math.sqrt(2) * torch.erfinv(math.erf(math.sqrt(2)) * uniform)).to(centre)
         if section == "track" and console.buses:
-            low, high = SEND.low, SEND.high
+            low, high = _send_range(console)
             sends = centre[..., -len(console.buses) :]
             usual = sends + min(spread, 1.0) * ((_SEND_DB - low) / (high - low) - sends)
             centre = torch.cat([centre[..., : -len(console.buses)], torch.where(sends <= 0, usual, sends)], -1)
@@ -232,9 +238,23 @@ def _deviations(console: DifferentiableMixingConsole, section: str) -> Tensor:
             deviation = _DEVIATIONS.get(f"{stage.spec.name}.{name}")
             param = stage.spec.controls[name]
             deviations += [_normalised(param, deviation, console.sample_rate)] * (size or 1)
-    if section == "track":
-        deviations += [_normalised(SEND, _SEND_DEVIATION_DB, console.sample_rate)] * len(console.buses)
+    if section == "track" and console.buses:
+        low, high = _send_range(console)
+        deviations += [_SEND_DEVIATION_DB / (high - low)] * len(console.buses)
     return torch.tensor(deviations)
+
+
+def _send_range(console: DifferentiableMixingConsole) -> tuple[float, float]:
+    """Lowest and highest level of a send."""
+    neutral = console.default_controls(1)
+    bus = next(iter(console.buses))
+    low, high = (
+        console.denormalize({name: torch.full_like(u, end) for name, u in neutral.items()})["track"]["send"][
+            f"{bus}_db"
+        ]
+        for end in (0.0, 1.0)
+    )
+    return float(low), float(high)
 
 
 def _normalised(param: Param, deviation: float | None, sample_rate: float) -> float:
@@ -274,7 +294,7 @@ def _column(numbers: Sequence[float]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def _copied(values: Values) -> Values:
+def _copied(values: _Values) -> _Values:
     return {section: {name: dict(stage) for name, stage in stages.items()} for section, stages in values.items()}
 
 
@@ -284,13 +304,13 @@ def _peaks_before(
     tracks: Tensor | Sequence[Tensor],
     values: Mapping[str, Mapping[str, Tensor]],
 ) -> Tensor:
-    """Level of the peaks of each track when it has run through the strip as far as the first of some processors."""
+    """Level of the peaks of each track when it has run through the strip as far as the first of some stages."""
     levels = []
     with torch.no_grad():
         for position, track in enumerate(tracks):
             x = track.detach().cpu()
             for name, stage in console.strip.stages().items():
-                if stage.spec.name in ends:
+                if name in ends or stage.spec.name == "stereo_panner":
                     break
                 x = stage.process(x, **{control: value[position] for control, value in values[name].items()})
             levels.append(loud_level_db(x, console.sample_rate))
@@ -345,7 +365,7 @@ def _places(tracks: Tensor | Sequence[Tensor], instruments: Sequence[str]) -> Te
 
 def _sends(wanted: Sequence[_Practice], draw: _Draw) -> Tensor:
     sends = _column([p.reverb_db for p in wanted])
-    return torch.where(sends <= SEND.low, sends, sends + 2.0 * draw(len(wanted)))
+    return torch.where(sends <= _OFF_DB, sends, sends + 2.0 * draw(len(wanted)))
 
 
 def _place_room(controls: dict[str, Tensor], draw: _Draw) -> None:
@@ -372,7 +392,7 @@ def _finish(master: M.Chain, values: dict[str, dict[str, Tensor]], level_db: flo
             controls["release_ms"] = 180.0 * 2 ** (0.3 * spread[3])
 
 
-def _settled(console: DifferentiableMixingConsole, neutral: Mapping[str, Tensor], values: Values) -> dict[str, Tensor]:
+def _settled(console: DifferentiableMixingConsole, neutral: Mapping[str, Tensor], values: _Values) -> dict[str, Tensor]:
     """Physical values as normalised controls within their ranges; what is locked is neutral."""
     controls = console.normalize(values)
     return {
