@@ -131,15 +131,17 @@ def plausible_controls(
             _equalize(values["track"][name], stage.options["kinds"], wanted, draw)
         elif stage.spec.name == "stereo_panner":
             values["track"][name]["pan"] = _places(tracks, instruments) + 0.08 * draw(count)
-    # Compressor and fader work on what comes out of the processors before them.
-    compressors, faders = (
-        [n for n, stage in stages.items() if stage.spec.name == kind] for kind in ("compressor", "gain")
-    )
-    after_db = _peaks_before(console, [*compressors[:1], *faders[-1:]], tracks, values["track"])
-    for name in compressors[:1]:
-        after_db = _compress(values["track"][name], wanted, after_db, draw)
-    for name in faders[-1:]:
-        values["track"][name]["gain_db"] = level_db - after_db
+    # Compressors work on what comes out of the processors before them, here with the fader at 0 dB.
+    order = list(stages)
+    compressor, fader = (_one(stages, kind) for kind in ("compressor", "gain"))
+    after_db = _peaks_before(console, compressor, tracks, values["track"])
+    if compressor is not None:
+        after_db = _compress(values["track"][compressor], wanted, after_db, draw)
+    if fader is not None:
+        gain_db = level_db - after_db
+        values["track"][fader]["gain_db"] = gain_db
+        if compressor is not None and order.index(fader) < order.index(compressor):
+            values["track"][compressor]["threshold_db"] += gain_db
     for bus in console.buses:
         for name, stage in console.sections()[bus].stages().items():
             if stage.spec.name == "noise_shaped_reverb":
@@ -298,19 +300,25 @@ def _copied(values: _Values) -> _Values:
     return {section: {name: dict(stage) for name, stage in stages.items()} for section, stages in values.items()}
 
 
+def _one(stages: Mapping[str, M.Processor], kind: str) -> str | None:
+    """The stage of a kind that counts: the last, which among gains is the fader."""
+    names = [name for name, stage in stages.items() if stage.spec.name == kind]
+    return names[-1] if names else None
+
+
 def _peaks_before(
     console: DifferentiableMixingConsole,
-    ends: Sequence[str],
+    end: str | None,
     tracks: Tensor | Sequence[Tensor],
     values: Mapping[str, Mapping[str, Tensor]],
 ) -> Tensor:
-    """Level of the peaks of each track when it has run through the strip as far as the first of some stages."""
+    """Level of the peaks of each track when it has run through the strip to a stage, or its panner or end."""
     levels = []
     with torch.no_grad():
         for position, track in enumerate(tracks):
             x = track.detach().cpu()
             for name, stage in console.strip.stages().items():
-                if name in ends or stage.spec.name == "stereo_panner":
+                if name == end or stage.spec.name == "stereo_panner":
                     break
                 x = stage.process(x, **{control: value[position] for control, value in values[name].items()})
             levels.append(loud_level_db(x, console.sample_rate))

@@ -75,6 +75,17 @@ def test_faders_bring_peaks_to_levels_of_practice(song):
     assert level["voice"] - level["keys"] == pytest.approx(9, abs=1e-3)
 
 
+def test_a_fader_before_or_after_the_compressor_gives_the_same_mix(song):
+    def mixed(*strip):
+        console = DifferentiableMixingConsole(RATE, M.Chain(*strip, M.StereoPanner(RATE)), {}, M.Chain(M.Gain(RATE)))
+        return console(song.tracks, controls_of(console, song))
+
+    equalizer, compressor, fader = M.ParametricEQ(RATE), M.Compressor(RATE), M.Gain(RATE)
+    after, before = mixed(equalizer, compressor, fader), mixed(fader, equalizer, compressor)
+    # A threshold moves with the fader; the controls are rounded to float32 on their scales.
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=0)
+
+
 def test_instruments_stand_in_their_places(console, song):
     values = console.denormalize(controls_of(console, song, variation=0.0))["track"]
     pan = dict(zip(song.names, values["stereo_panner"]["pan"].tolist(), strict=True))
