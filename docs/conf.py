@@ -28,7 +28,8 @@ exclude_patterns = ["_build"]
 default_role = "literal"
 nitpicky = True
 # Types that annotations and docstrings name and that have no page here.
-nitpick_ignore_regex = [("py:.*", r"(torch|nn|Tensor|Control|collections|inspect|typing|dasp\._|'linear'|'log').*")]
+_ELSEWHERE = "torch|nn|pathlib|AudioFileError|Tensor|Control|collections|inspect|typing|dasp\\._|'linear'|'log'"
+nitpick_ignore_regex = [("py:.*", f"({_ELSEWHERE}).*")]
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
