@@ -35,8 +35,8 @@ class Effect(ABC):
     A subclass says in `process` what one item becomes; it begins from rest at each call.
 
     Args:
-        controls: The controls by name: unit, range and scale; their order is that of the normalised vector.
         sample_rate: Sample rate in Hz.
+        controls: The controls by name: unit, range and scale; their order is that of the normalised vector.
         name: What the effect is called in a chain; by default the class's name in small letters.
 
     Attributes:
@@ -49,7 +49,7 @@ class Effect(ABC):
 
     batched: ClassVar[bool] = False
 
-    def __init__(self, controls: Mapping[str, Param], sample_rate: float, name: str | None = None) -> None:
+    def __init__(self, sample_rate: float, controls: Mapping[str, Param], name: str | None = None) -> None:
         kind = type(self).__name__
         check_sample_rate(kind, sample_rate)
         for control, param in controls.items():
@@ -158,8 +158,8 @@ class NumpyEffect(Effect):
     Args:
         function: Takes audio `(channels, samples)`, the sample rate in Hz and each control by its name in physical
             units, and returns audio of the same length and type.  If it has state, it begins from rest at each call.
-        controls: The controls by name: unit, range and scale.
         sample_rate: Sample rate in Hz.
+        controls: The controls by name: unit, range and scale.
         name: What the effect is called in a chain; by default the function's name.
 
     Raises:
@@ -169,7 +169,7 @@ class NumpyEffect(Effect):
     Example:
         >>> def drive(x, sample_rate, drive_db):
         ...     return np.tanh(x * x.dtype.type(10 ** (drive_db / 20)))
-        >>> effect = dasp.gradients.NumpyEffect(drive, {"drive_db": dasp.Param("dB", 0, 40)}, 44100)
+        >>> effect = dasp.gradients.NumpyEffect(drive, 44100, {"drive_db": dasp.Param("dB", 0, 40)})
         >>> effect.denormalize(torch.tensor([0.5]))
         {'drive_db': 20.0}
         >>> u = torch.full((3, 1), 0.5, requires_grad=True)
@@ -181,13 +181,13 @@ class NumpyEffect(Effect):
     def __init__(
         self,
         function: Callable[..., np.ndarray],
-        controls: Mapping[str, Param],
         sample_rate: float,
+        controls: Mapping[str, Param],
         name: str | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"NumpyEffect: function is a {type(function).__name__}, expected a callable")
-        super().__init__(controls, sample_rate, name or getattr(function, "__name__", None))
+        super().__init__(sample_rate, controls, name or getattr(function, "__name__", None))
         self.function = function
 
     def process(self, x: np.ndarray, u: Tensor) -> np.ndarray:
@@ -205,8 +205,8 @@ class CommandEffect(Effect):
         command: The program and its arguments.  In each, `{in}` and `{out}` become the paths of the files, and the name
             of a control in braces its value in physical units; an argument that is `{params}` becomes one argument
             for each control, its value, in their order.
-        controls: The controls by name: unit, range and scale.
         sample_rate: Sample rate in Hz, a whole number.
+        controls: The controls by name: unit, range and scale.
         timeout_s: Seconds after which the program, and what it has started, is ended.
         name: What the effect is called in a chain; by default the program's name.
 
@@ -220,15 +220,15 @@ class CommandEffect(Effect):
 
     Example:
         >>> effect = dasp.gradients.CommandEffect(
-        ...     ["sox", "{in}", "{out}", "treble", "{gain_db}"], {"gain_db": dasp.Param("dB", -20, 20)}, 44100
+        ...     ["sox", "{in}", "{out}", "treble", "{gain_db}"], 44100, {"gain_db": dasp.Param("dB", -20, 20)}
         ... )  # doctest: +SKIP
     """
 
     def __init__(
         self,
         command: Sequence[str],
-        controls: Mapping[str, Param],
         sample_rate: float,
+        controls: Mapping[str, Param],
         timeout_s: float = 60.0,
         name: str | None = None,
     ) -> None:
@@ -239,7 +239,7 @@ class CommandEffect(Effect):
         program = shutil.which(command[0])
         if program is None:
             raise FileNotFoundError(f"CommandEffect: there is no program {command[0]!r}")
-        super().__init__(controls, sample_rate, name or Path(program).stem)
+        super().__init__(sample_rate, controls, name or Path(program).stem)
         if sample_rate != int(sample_rate):
             raise ValueError(f"CommandEffect: sample_rate is {sample_rate}, expected a whole number")
         if not 0 < timeout_s < math.inf:
@@ -359,7 +359,7 @@ def lv2_effect(
         command += ["-c", symbol, f"{{{symbol}}}"]
     for symbol, value in (fixed or {}).items():
         command += ["-c", symbol, repr(float(value))]
-    return CommandEffect([*command, uri], controls, sample_rate, timeout_s, name=re.split(r"[/#:]", uri)[-1])
+    return CommandEffect([*command, uri], sample_rate, controls, timeout_s, name=re.split(r"[/#:]", uri)[-1])
 
 
 def _lv2_controls(told: str) -> dict[str, Param]:
@@ -412,7 +412,7 @@ class EffectChain(Effect):
             for name, effect in self.effects.items()
             for control, param in effect.controls.items()
         }
-        super().__init__(controls, effects[0].sample_rate)
+        super().__init__(effects[0].sample_rate, controls)
 
     def process(self, x: np.ndarray, u: Tensor) -> np.ndarray:
         """What the last effect gives."""

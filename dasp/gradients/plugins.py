@@ -116,15 +116,17 @@ class PedalboardEffect(Effect):
         plugin: Name of the class in pedalboard: "Compressor", "PeakFilter", "Reverb" and so on.
         sample_rate: Sample rate in Hz.
         controls: Names of the controls, or a `dasp.Param` for each; None for all that there are here.
+        fixed: Values of other arguments of the class, in its units.
         name: What the effect is called in a chain; by default the class's name in small letters.
-        **fixed: Values of other arguments of the class, in its units.
 
     Raises:
         ImportError: If pedalboard is not installed.
         ValueError: If there is no such effect, control or argument.
 
     Example:
-        >>> effect = dasp.gradients.PedalboardEffect("Compressor", 44100, ["threshold_db"], ratio=4)  # doctest: +SKIP
+        >>> effect = dasp.gradients.PedalboardEffect(
+        ...     "Compressor", 44100, ["threshold_db"], {"ratio": 4}
+        ... )  # doctest: +SKIP
         >>> effect.controls["threshold_db"].unit  # doctest: +SKIP
         'dB'
     """
@@ -134,8 +136,8 @@ class PedalboardEffect(Effect):
         plugin: str,
         sample_rate: float,
         controls: Mapping[str, Param] | Sequence[str] | None = None,
+        fixed: Mapping[str, Any] | None = None,
         name: str | None = None,
-        **fixed: Any,
     ) -> None:
         module = _pedalboard("PedalboardEffect")
         if plugin not in BUILT_IN or not hasattr(module, plugin):
@@ -149,11 +151,11 @@ class PedalboardEffect(Effect):
                     raise ValueError(
                         f"PedalboardEffect: {plugin} has no control {control!r}, expected one of {', '.join(known)}"
                     )
-            names = [control for control in known if control not in fixed] if controls is None else controls
+            names = [control for control in known if control not in (fixed or {})] if controls is None else controls
             controls = {control: known[control] for control in names}
-        super().__init__(controls, sample_rate, name or _snake(plugin))
+        super().__init__(sample_rate, controls, name or _snake(plugin))
         self.plugin = plugin
-        self.fixed = fixed
+        self.fixed = dict(fixed or {})
         try:
             self._made(torch.full((self.num_controls,), 0.5))
         except (TypeError, ValueError, RuntimeError) as error:
@@ -213,7 +215,7 @@ class PluginEffect(Effect):
             if control not in known:
                 raise ValueError(f"PluginEffect: {control!r} is no control, expected one of {', '.join(known)}")
         names = [key for key in known if key not in (fixed or {})] if controls is None else controls
-        super().__init__({key: known[key] for key in names}, sample_rate, _snake(Path(path).stem))
+        super().__init__(sample_rate, {key: known[key] for key in names}, _snake(Path(path).stem))
 
     # A loaded plug-in can be neither pickled nor copied: another is loaded.
     def __reduce__(self) -> tuple[Any, ...]:

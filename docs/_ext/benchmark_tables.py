@@ -34,7 +34,9 @@ def load(path: Path = RESULTS, schema: int = tables.SCHEMA) -> dict[str, Any]:
     """The results that `make bench-docs` or `make routes-docs` has written."""
     content: dict[str, Any] = json.loads(path.read_text())
     if content["schema"] != schema:
-        raise ExtensionError(f"{path.name} has schema {content['schema']}, expected {schema}: make it anew")
+        raise ExtensionError(
+            f"{path.name} has schema {content['schema']}, expected {schema}: make bench-docs or routes-docs"
+        )
     return content
 
 

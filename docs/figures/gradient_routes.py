@@ -59,7 +59,7 @@ def curves() -> None:
 def cosines() -> None:
     """The cosine of each route's gradient to the true one, a point for each seed."""
     tasks, _ = _tasks()
-    figure, axes = plt.subplots(1, len(tasks), figsize=(3 * len(tasks), 2.8), sharey=True, layout="constrained")
+    _, axes = plt.subplots(1, len(tasks), figsize=(3 * len(tasks), 2.8), sharey=True, layout="constrained")
     for axis, (task, rows) in zip(axes, tasks.items(), strict=True):
         shown = [row for row in rows if row["cosine"] is not None and row["route"] not in ("AD", "half")]
         for place, row in enumerate(shown):

@@ -43,14 +43,14 @@ def resonator(x, sample_rate, frequency_hz, q):
 
 
 def gain_effect(**options):
-    return NumpyEffect(numpy_gain, GAIN, RATE, **options)
+    return NumpyEffect(numpy_gain, RATE, GAIN, **options)
 
 
 # All of them
 
 
 def test_normalised_controls_follow_range_and_scale():
-    effect = NumpyEffect(resonator, TONE, RATE)
+    effect = NumpyEffect(resonator, RATE, TONE)
     assert effect.num_controls == 2
     assert effect.control_names == ["frequency_hz", "q"]
     values = effect.denormalize(torch.tensor([0.5, 0.0]))
@@ -58,7 +58,7 @@ def test_normalised_controls_follow_range_and_scale():
     assert values["q"] == 0.1
     assert effect.normalize(values).tolist() == pytest.approx([0.5, 0.0])
     # At a low sample rate the range ends below its half.
-    assert NumpyEffect(resonator, TONE, 8000).denormalize(torch.ones(2))["frequency_hz"] == pytest.approx(0.49 * 8000)
+    assert NumpyEffect(resonator, 8000, TONE).denormalize(torch.ones(2))["frequency_hz"] == pytest.approx(0.49 * 8000)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -85,7 +85,7 @@ def test_what_a_function_does_to_its_input_does_not_reach_the_caller():
         return x
 
     x = torch.ones(1, 8)
-    assert NumpyEffect(destructive, GAIN, RATE)(x, torch.zeros(1)).abs().max() == 0
+    assert NumpyEffect(destructive, RATE, GAIN)(x, torch.zeros(1)).abs().max() == 0
     assert (x == 1).all()
 
 
@@ -101,7 +101,7 @@ def test_what_a_function_does_to_its_input_does_not_reach_the_caller():
 )
 def test_wrong_declarations_are_refused(controls, sample_rate, kind, text):
     with pytest.raises(kind, match=text):
-        NumpyEffect(numpy_gain, controls, sample_rate)
+        NumpyEffect(numpy_gain, sample_rate, controls)
 
 
 class Unchanged(Effect):
@@ -120,13 +120,13 @@ def test_wrong_calls_are_refused():
         with pytest.raises(ValueError, match=r"numpy_gain: u\[0, 0\] is .*, expected values in \[0, 1\]"):
             effect(x, torch.full((2, 1), value))
         with pytest.raises(ValueError, match=r"unchanged: u\[0, 0\] is .*, expected values in \[0, 1\]"):
-            Unchanged(GAIN, RATE)(x, torch.full((1,), value))
+            Unchanged(RATE, GAIN)(x, torch.full((1,), value))
     with pytest.raises(ValueError, match="got values of volume, expected gain_db"):
         effect.normalize({"volume": 1.0})
     with pytest.raises(ValueError, match=r"gain_db is 30.0, expected -20 to 20 dB"):
         effect.normalize({"gain_db": 30.0})
     with pytest.raises(TypeError, match="function is a int"):
-        NumpyEffect(3, GAIN, RATE)
+        NumpyEffect(3, RATE, GAIN)
     with pytest.raises(ValueError, match=r"^spsa: u has shape \(2, 2\), expected \(2, 1\)"):
         spsa(effect)(x, torch.zeros(2, 2))
 
@@ -142,7 +142,7 @@ def test_wrong_calls_are_refused():
     ],
 )
 def test_functions_that_break_the_contract_are_named_with_their_controls(function, text):
-    effect = NumpyEffect(function, GAIN, RATE, name="broken")
+    effect = NumpyEffect(function, RATE, GAIN, name="broken")
     with pytest.raises(EffectError, match=f"{text}.*; at the forward call, item .0,., with controls gain_db=0.25"):
         spsa(effect)(torch.ones(2, 1, 8), torch.full((2, 1), 0.25))
 
@@ -154,7 +154,7 @@ class Memory(Effect):
     """Adds what it was given last, until it is reset."""
 
     def __init__(self):
-        super().__init__({"level": Param("", 0, 1)}, RATE)
+        super().__init__(RATE, {"level": Param("", 0, 1)})
         self.last = 0.0
 
     def reset(self):
@@ -167,7 +167,7 @@ class Memory(Effect):
 
 
 def test_a_chain_is_one_effect_with_the_controls_of_all():
-    chain = EffectChain(gain_effect(), NumpyEffect(resonator, TONE, RATE), gain_effect())
+    chain = EffectChain(gain_effect(), NumpyEffect(resonator, RATE, TONE), gain_effect())
     assert chain.control_names == [
         "numpy_gain.gain_db",
         "resonator.frequency_hz",
@@ -184,7 +184,7 @@ def test_a_chain_is_one_effect_with_the_controls_of_all():
 
 
 def test_a_chain_keeps_all_effects_whatever_their_names():
-    chain = EffectChain(*(NumpyEffect(numpy_gain, GAIN, 44100, name) for name in ("gain", "gain_2", "gain", "gain")))
+    chain = EffectChain(*(NumpyEffect(numpy_gain, 44100, GAIN, name) for name in ("gain", "gain_2", "gain", "gain")))
     assert list(chain.effects) == ["gain", "gain_2", "gain_3", "gain_4"]
 
 
@@ -210,13 +210,13 @@ def test_chains_of_the_wrong_parts_are_refused():
     with pytest.raises(TypeError, match="got a function, expected an Effect"):
         EffectChain(numpy_gain)
     with pytest.raises(ValueError, match="44100 and 48000 Hz"):
-        EffectChain(gain_effect(), NumpyEffect(numpy_gain, GAIN, 48000))
+        EffectChain(gain_effect(), NumpyEffect(numpy_gain, 48000, GAIN))
     with pytest.raises(ValueError, match=r"got values of nothing, expected numpy_gain.gain_db"):
         EffectChain(gain_effect()).normalize({})
 
 
 def test_effects_can_be_copied_and_pickled():
-    chain, x, u = EffectChain(gain_effect(), NumpyEffect(resonator, TONE, RATE)), randn(1, 16), torch.full((3,), 0.5)
+    chain, x, u = EffectChain(gain_effect(), NumpyEffect(resonator, RATE, TONE)), randn(1, 16), torch.full((3,), 0.5)
     for other in (copy.deepcopy(chain), pickle.loads(pickle.dumps(chain))):
         assert torch.equal(other(x, u), chain(x, u))
 
@@ -239,7 +239,7 @@ def program(tmp_path, body):
 
 
 def command(tmp_path, body="", **options):
-    return CommandEffect(program(tmp_path, body), GAIN, RATE, **options)
+    return CommandEffect(program(tmp_path, body), RATE, GAIN, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -265,21 +265,21 @@ def test_a_command_has_a_gradient_and_leaves_no_files(tmp_path, monkeypatch):
 
 def test_values_and_files_fill_their_places_and_nothing_else(tmp_path):
     controls = {"a": Param("", 0, 1), "b": Param("", 0, 1)}
-    effect = CommandEffect([sys.executable, "--a={a}", "{in}", "x{b}{out}", "$(touch {in})"], controls, RATE)
+    effect = CommandEffect([sys.executable, "--a={a}", "{in}", "x{b}{out}", "$(touch {in})"], RATE, controls)
     assert effect.arguments({"a": 0.1, "b": 1e-7}, "i n.wav", "{a}")[1:] == [
         "--a=0.1",
         "i n.wav",
         "x1e-07{a}",
         "$(touch i n.wav)",
     ]
-    effect = CommandEffect([sys.executable, "{in}", "{params}", "{out}"], controls, RATE)
+    effect = CommandEffect([sys.executable, "{in}", "{params}", "{out}"], RATE, controls)
     assert effect.arguments({"b": 2.0, "a": 1.0}, "in", "out")[1:] == ["in", "1.0", "2.0", "out"]
 
 
 def test_no_shell_sees_the_command(tmp_path):
     marker = tmp_path / "marker"
     arguments = [*program(tmp_path, ""), f"; touch {marker}", f"$(touch {marker})", f"`touch {marker}`"]
-    CommandEffect(arguments, GAIN, RATE)(torch.zeros(1, 8), torch.zeros(1))
+    CommandEffect(arguments, RATE, GAIN)(torch.zeros(1, 8), torch.zeros(1))
     assert not marker.exists()
 
 
@@ -345,14 +345,14 @@ def is_running(pid):
 )
 def test_wrong_commands_are_refused(arguments, kind, text):
     with pytest.raises(kind, match=f"^CommandEffect: .*{text}"):
-        CommandEffect(arguments, GAIN, RATE)
+        CommandEffect(arguments, RATE, GAIN)
 
 
 def test_wrong_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="timeout_s is 0"):
         command(tmp_path, timeout_s=0)
     with pytest.raises(ValueError, match=r"sample_rate is 44100.5"):
-        CommandEffect(program(tmp_path, ""), GAIN, 44100.5)
+        CommandEffect(program(tmp_path, ""), 44100.5, GAIN)
 
 
 # LV2

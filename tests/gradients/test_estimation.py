@@ -681,7 +681,7 @@ def test_an_effect_may_change_its_input_and_use_its_output_again(batched):
 
 def test_an_array_that_an_effect_returns_may_be_used_again():
     memory = np.empty((1, 8))
-    effect = NumpyEffect(lambda x, sample_rate, gain_db: np.multiply(x, gain_db, out=memory), GAIN, 44100)
+    effect = NumpyEffect(lambda x, sample_rate, gain_db: np.multiply(x, gain_db, out=memory), 44100, GAIN)
     x = torch.arange(24, dtype=torch.float64).reshape(3, 1, 8)
     u = torch.tensor([[0.25], [0.5], [1.0]], dtype=torch.float64)
     torch.testing.assert_close(effect(x, u), x * torch.tensor([-10.0, 0.0, 20.0]).reshape(3, 1, 1))

@@ -64,14 +64,14 @@ def test_an_effect_gives_what_pedalboard_does_whatever_came_before(pedalboard, n
 
 @pytest.mark.peer
 def test_chosen_controls_and_fixed_values(pedalboard):
-    effect = PedalboardEffect("Compressor", RATE, ["threshold_db", "release_ms"], ratio=8.0)
+    effect = PedalboardEffect("Compressor", RATE, ["threshold_db", "release_ms"], {"ratio": 8.0})
     assert effect.control_names == ["threshold_db", "release_ms"]
     x = audio()
     want = pedalboard.Compressor(threshold_db=-30.0, ratio=8.0, release_ms=100.0).process(x.numpy(), RATE)
     u = effect.normalize({"threshold_db": -30.0, "release_ms": 100.0})
     torch.testing.assert_close(effect(x, u), torch.from_numpy(want))
-    assert "ratio" not in PedalboardEffect("Compressor", RATE, ratio=8.0).controls
-    ladder = PedalboardEffect("LadderFilter", RATE, mode=pedalboard.LadderFilter.Mode.HPF24)
+    assert "ratio" not in PedalboardEffect("Compressor", RATE, fixed={"ratio": 8.0}).controls
+    ladder = PedalboardEffect("LadderFilter", RATE, fixed={"mode": pedalboard.LadderFilter.Mode.HPF24})
     assert ladder(x, settings(ladder)).shape == x.shape
 
 
@@ -108,7 +108,7 @@ def test_wrong_effects_controls_and_arguments_are_refused(pedalboard):
     with pytest.raises(ValueError, match="Gain has no control 'volume', expected one of gain_db"):
         PedalboardEffect("Gain", RATE, ["volume"])
     with pytest.raises(ValueError, match="Compressor does not take these arguments"):
-        PedalboardEffect("Compressor", RATE, knee_db=3.0)
+        PedalboardEffect("Compressor", RATE, fixed={"knee_db": 3.0})
     with pytest.raises(FileNotFoundError, match=r"there is no plug-in '/nowhere/x.vst3'"):
         PluginEffect("/nowhere/x.vst3", RATE)
 

@@ -37,7 +37,7 @@ def alone(effect, **options):
     return spsa(effect, num_draws=2, batched=False, **options)
 
 
-@pytest.mark.parametrize("effect", [gain, Recursive(), noise_of_seed, NumpyEffect(numpy_gain, GAIN, 44100)])
+@pytest.mark.parametrize("effect", [gain, Recursive(), noise_of_seed, NumpyEffect(numpy_gain, 44100, GAIN)])
 def test_threads_give_the_same_bits_as_one_call_after_another(effect):
     with spsa(effect, num_draws=2, workers=3) as estimate:
         for got, want in zip(gradient(estimate, *inputs()), gradient(alone(effect), *inputs()), strict=True):
