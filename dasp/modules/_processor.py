@@ -79,6 +79,9 @@ class Processor(nn.Module):
     function: ClassVar[Callable[..., Tensor]]
     spec: ClassVar[Spec]
 
+    latency: int = 0
+    """Samples by which the output comes late.  A class or a module of a processor that delays says how many."""
+
     def __init_subclass__(cls, function: Callable[..., Tensor], **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.function = staticmethod(function)
@@ -245,6 +248,11 @@ class Chain(nn.Sequential):
     def sample_rate(self) -> float:
         """Sample rate in Hz."""
         return next(iter(self.stages().values())).sample_rate
+
+    @property
+    def latency(self) -> int:
+        """Samples by which the output comes late: those of all stages."""
+        return sum(stage.latency for stage in self.stages().values())
 
     def stages(self) -> dict[str, Processor]:
         """The stages by name, that of the function, numbered where it occurs again: `peaking`, `peaking_2`."""
