@@ -17,7 +17,7 @@ import torch
 
 from dasp import cli, io
 from dasp.cli import main
-from dasp.mixing import DifferentiableMixingConsole, describe, interpret
+from dasp.mixing import DifferentiableMixingConsole, interpret
 from dasp.mixing.settings import read, to_json
 
 RATE = 16000
@@ -111,7 +111,7 @@ def test_render_in_blocks_is_the_mix_of_the_whole(song, other_stems, tmp_path, m
     settings, output = tmp_path / "out" / "settings.json", tmp_path / "again.wav"
     monkeypatch.setattr(cli, "_BLOCK", 5001)
     assert main(["render", str(settings), str(other_stems), "--output", str(output), "--quiet"]) == 0
-    console, values, names = interpret(read(settings))
+    console, values, names, _ = interpret(read(settings))
     loaded = io.load_tracks(io.find_stems(other_stems), RATE)
     assert loaded.names == names
     whole = console.mix(loaded.tracks, values)
@@ -209,7 +209,7 @@ def peaks_of_memory(tmp_path, *seconds):
     console = DifferentiableMixingConsole(RATE)
     values = console.denormalize(console.default_controls(3))
     values["track"]["send"]["reverb_db"].fill_(-20.0)
-    (tmp_path / "settings.json").write_text(to_json(describe(console, values, ["a", "b", "c"])))
+    (tmp_path / "settings.json").write_text(to_json(console.describe(console.normalize(values), ["a", "b", "c"])))
     command = [sys.executable, "-c", MEMORY, tmp_path / "settings.json", *(tmp_path / f"{s} s" for s in seconds)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(map(str, command), capture_output=True, text=True, env=environment, check=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.console import DifferentiableMixingConsole, Signals
+from dasp.mixing.constraints import Constraints
 from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.losses import (
     BandLevelLoss,
@@ -12,23 +13,31 @@ from dasp.mixing.losses import (
     multi_resolution_stft,
     sum_and_difference,
 )
-from dasp.mixing.settings import SettingsError, describe, interpret
+from dasp.mixing.partial import PartialRender
+from dasp.mixing.settings import Mix, SettingsError, interpret, render, schema
+from dasp.mixing.switches import Switches
 from dasp.mixing.synth import Multitrack, multitrack
 
 __all__ = [
     "BandLevelLoss",
+    "Constraints",
     "DifferentiableMixingConsole",
     "FitResult",
+    "Mix",
     "MultiResolutionSTFTLoss",
     "Multitrack",
+    "PartialRender",
     "Progress",
     "SettingsError",
+    "Signals",
     "StereoSTFTLoss",
     "SumAndDifferenceSTFTLoss",
-    "describe",
+    "Switches",
     "fit",
     "interpret",
     "multi_resolution_stft",
     "multitrack",
+    "render",
+    "schema",
     "sum_and_difference",
 ]

@@ -23,9 +23,7 @@ def _advice(name: str, known: Sequence[str]) -> str:
     return f"{hint}expected one of {listed}" if known else "there is none"
 
 
-def matching(
-    what: str, pattern: str, places: Mapping[str, Mapping[str, Sequence[str]]]
-) -> list[tuple[str, str, int]]:
+def matching(what: str, pattern: str, places: Mapping[str, Mapping[str, Sequence[str]]]) -> list[tuple[str, str, int]]:
     """The controls that a name with wildcards means.
 
     A control is named `place.stage.control`, or `place.control` where one stage of the place has it.  A control with
@@ -65,9 +63,7 @@ def _without_stage(name: str) -> str:
     return f"{place.rpartition('.')[0]}.{control}"
 
 
-def _positions(
-    what: str, pattern: str, expression: re.Pattern[str], place: str, names: Sequence[str]
-) -> list[int]:
+def _positions(what: str, pattern: str, expression: re.Pattern[str], place: str, names: Sequence[str]) -> list[int]:
     for spelling in (lambda name: name, _without_band):
         found = [i for i, name in enumerate(names) if expression.fullmatch(f"{place}.{spelling(name)}")]
         if found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from dasp._spec import State
 from dasp.modules._processor import part_of
 
 # What tells the gain of a processor whose gain follows the level; a makeup gain is none of it.
-_GAINS = {"compressor": F.compressor_gain, "expander": F.expander_gain}
+_GAINS: dict[str, Callable[..., Tensor]] = {"compressor": F.compressor_gain, "expander": F.expander_gain}
 
 
 class Run:

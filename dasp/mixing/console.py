@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -11,23 +10,17 @@ from torch import Tensor, nn
 
 import dasp.modules as M
 from dasp._checks import check_audio, check_sample_rate, shape_text
-from dasp._spec import Param, State
-from dasp.functional.level import amplitude, mixed
+from dasp._spec import State
+from dasp.functional.level import mixed
 from dasp.functional.stereo import centre_gain
-from dasp.mixing._names import check_known, matching
+from dasp.mixing._names import check_known
 from dasp.mixing._runs import BlockRun, GainRun, Run
+from dasp.mixing.controls import Controlled, Values, send_gain
 from dasp.mixing.presets import DEFAULT_LOCKED, PRESETS, default_master, default_reverb, default_strip
 from dasp.mixing.switches import Switches, audible, check_flags, check_switches
 
-Values: TypeAlias = dict[str, dict[str, dict[str, Tensor]]]
-"""Physical controls by section, stage and name: `values["track"]["gain"]["gain_db"]`."""
-
 Tracks: TypeAlias = Tensor | Sequence[Tensor]
 """`(*batch, tracks, channels, samples)`, or a sequence of `(*batch, channels, samples)` where mono and stereo meet."""
-
-SEND = Param("dB", -60, 12, meaning="Level at which a track is sent to a bus.")
-# A send fades out over the lowest part of its range, so that its lowest value is off and not merely quiet.
-_SEND_FADE_DB = 10.0
 
 # Tracks of one number of channels share a strip, whose state has this name.
 _WIDTHS = {1: "mono", 2: "stereo"}
@@ -59,12 +52,7 @@ class Signals(NamedTuple):
     gain_db: dict[str, Tensor]
 
 
-def _send_gain(send_db: Tensor) -> Tensor:
-    """The factor of a send level, which fades out towards its lowest value."""
-    return amplitude(send_db) * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1)
-
-
-class DifferentiableMixingConsole(nn.Module):
+class DifferentiableMixingConsole(Controlled):
     """A mix as a function of tracks and controls.
 
     Every track runs through `strip`; strips go to the master, or to the group that `Switches` say, whose processors
@@ -138,11 +126,7 @@ class DifferentiableMixingConsole(nn.Module):
         if self.pre_fader and self._fader is None:
             raise ValueError(f"{name}: the strip has no Gain, so {self.pre_fader[0]!r} cannot be fed from before it")
         self.locked = tuple(DEFAULT_LOCKED if locked is None and plain else locked or ())
-        places = {section: {section: self.control_names(section)} for section in self.sections()}
-        self._free = {section: [True] * self.num_controls(section) for section in places}
-        for pattern in self.locked:
-            for section, _, position in matching(f"{name}: locked", pattern, places):
-                self._free[section][position] = False
+        self._free = self._unlocked(f"{name}: locked", self.locked)
         self.requires_grad_(False)
 
     @classmethod
@@ -173,6 +157,11 @@ class DifferentiableMixingConsole(nn.Module):
         return chains
 
     @property
+    def fader(self) -> str | None:
+        """The stage of the strip before which buses in `pre_fader` are fed: its last `Gain`."""
+        return self._fader
+
+    @property
     def latency(self) -> int:
         """Samples by which the mix is late."""
         return max(self._arrivals().values()) + self.master.latency
@@ -189,103 +178,6 @@ class DifferentiableMixingConsole(nn.Module):
             **{group: strip + chains[group].latency for group in self.groups},
             **{bus: (early if bus in self.pre_fader else strip) + chains[bus].latency for bus in self.buses},
         }
-
-    def num_controls(self, section: str) -> int:
-        """Values per track or bus of a section's flat vector."""
-        return self.sections()[section].num_controls + (len(self.buses) if section == "track" else 0)
-
-    def control_names(self, section: str) -> list[str]:
-        """A name for each value of a section's flat vector; sends are `send.reverb_db`."""
-        sends = [f"send.{bus}_db" for bus in self.buses] if section == "track" else []
-        return self.sections()[section].control_names + sends
-
-    def control_names_flat(self) -> list[str]:
-        """Every control with its section in front."""
-        return [f"{section}.{name}" for section in self.sections() for name in self.control_names(section)]
-
-    def free(self, section: str) -> Tensor:
-        """Which values of a section's flat vector are not locked, `(P,)` bool."""
-        return torch.tensor(self._free[section], dtype=torch.bool)
-
-    def complete(self, free: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Controls of the values that are not locked, which a network may put out alone.
-
-        Args:
-            free: For each section the values that are not locked, `(*batch, tracks, free)` or `(*batch, free)`.
-
-        Returns:
-            Controls, the locked ones at their defaults.
-
-        Raises:
-            ValueError: If a section is missing or has another number of free values.
-
-        Example:
-            >>> console = dasp.mixing.DifferentiableMixingConsole.preset("diff_mst", 44100)
-            >>> sizes = {section: int(console.free(section).sum()) for section in console.sections()}
-            >>> sizes
-            {'track': 27, 'reverb': 25, 'master': 26}
-            >>> console.complete({section: torch.rand(size) for section, size in sizes.items()})["reverb"].shape
-            torch.Size([26])
-        """
-        _check_sections("free", free, self.sections())
-        controls = {}
-        for section, default in self.default_controls(1).items():
-            u, chosen = free[section], self._free[section]
-            locked = [position for position, is_free in enumerate(chosen) if not is_free]
-            order = [position for position, is_free in enumerate(chosen) if is_free] + locked
-            if u.ndim < 1 or u.shape[-1] != sum(chosen):
-                raise ValueError(f"free[{section!r}] has shape {shape_text(u.shape)}, expected {sum(chosen)} values last")
-            rest = default.reshape(-1)[locked].to(u).expand(*u.shape[:-1], -1)
-            controls[section] = torch.cat([u, rest], -1)[..., [order.index(p) for p in range(len(order))]]
-        return controls
-
-    def default_controls(self, tracks: int, batch: Sequence[int] = ()) -> dict[str, Tensor]:
-        """Controls that pass the sum of the tracks through: the modules' own values, sends off."""
-        controls = {}
-        for section, chain in self.sections().items():
-            flat = chain.flat().detach()
-            if section == "track":
-                flat = torch.cat([flat, flat.new_zeros(len(self.buses))])
-            controls[section] = flat.expand(*batch, *((tracks,) if section == "track" else ()), -1).clone()
-        return controls
-
-    def random_controls(self, tracks: int, generator: torch.Generator, batch: Sequence[int] = ()) -> dict[str, Tensor]:
-        """Controls drawn uniformly on the normalised scale; locked ones keep their defaults."""
-        controls = self.default_controls(tracks, batch)
-        for section, default in controls.items():
-            drawn = torch.rand(default.shape, generator=generator, dtype=default.dtype)
-            controls[section] = torch.where(self.free(section), drawn, default)
-        return controls
-
-    def denormalize(self, controls: Mapping[str, Tensor]) -> Values:
-        """Normalised controls to physical values by section, stage and name, differentiable.
-
-        Raises:
-            ValueError: If a section is missing or unknown or has another number of values.
-        """
-        _check_sections("controls", controls, self.sections())
-        values: Values = {}
-        for section, chain in self.sections().items():
-            u, total = controls[section], self.num_controls(section)
-            if u.ndim < 1 or u.shape[-1] != total:
-                raise ValueError(f"controls[{section!r}] has shape {shape_text(u.shape)}, expected {total} values last")
-            values[section] = chain.denormalize(u[..., : chain.num_controls])
-            if section == "track":
-                sends = SEND.denormalize(u[..., chain.num_controls :], self.sample_rate).unbind(-1)
-                values[section]["send"] = {f"{bus}_db": send for bus, send in zip(self.buses, sends, strict=True)}
-        return values
-
-    def normalize(self, values: Mapping[str, Mapping[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
-        """Physical values by section, stage and name to normalised controls; the inverse of `denormalize`."""
-        controls = {}
-        for section, chain in self.sections().items():
-            stages = {name: stage for name, stage in values[section].items() if name != "send"}
-            flat = chain.normalize(stages)
-            if section == "track":
-                sends = [SEND.normalize(values[section]["send"][f"{bus}_db"], self.sample_rate) for bus in self.buses]
-                flat = torch.cat([flat, *(send.unsqueeze(-1).to(flat.dtype) for send in sends)], -1)
-            controls[section] = flat
-        return controls
 
     def switches(
         self,
@@ -331,7 +223,10 @@ class DifferentiableMixingConsole(nn.Module):
                 check_known(f"{name}: group", to, known)
             assigned = torch.tensor([known.index(group[track]) if track in group else -1 for track in order])
         return Switches(
-            flags("mute", mute), flags("solo", solo), {s: f for s, f in by_stage.items() if f is not None} or None, assigned
+            flags("mute", mute),
+            flags("solo", solo),
+            {s: f for s, f in by_stage.items() if f is not None} or None,
+            assigned,
         )
 
     def forward(
@@ -444,6 +339,68 @@ class DifferentiableMixingConsole(nn.Module):
         strips = signals.strips * self._of_items(self._pan_level(self.strip.stages(), switches or Switches()))
         return signals._replace(strips=strips, gain_db=self._gains(run.gains, tracks, strips, switches or Switches()))
 
+    def describe(
+        self, controls: Mapping[str, Tensor], names: Sequence[str], switches: Switches | None = None
+    ) -> dict[str, Any]:
+        """Describes this console and a mix in physical units, as a dict that is ready for JSON.
+
+        Args:
+            controls: Normalised controls of one mix, without batch dimensions.
+            names: A name for each track.
+            switches: Switches `(tracks,)`.
+
+        Returns:
+            A dict of numbers, lists and strings, of which `dasp.mixing.render` makes to the bit the audio that
+            `forward` makes of these controls and switches.
+
+        Raises:
+            ValueError: If controls are a batch, or names are not as many as tracks, or not different.
+
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> settings = console.describe(console.default_controls(1), ["voice"])
+            >>> settings["tracks"]["voice"]["stereo_panner"]
+            {'pan': 0.0}
+        """
+        # Descriptions know consoles, which they build; not the other way round but here.
+        from dasp.mixing import settings
+
+        return settings.describe(self, controls, names, switches)
+
+    def controls_from(self, description: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Normalised controls of a description of this console.
+
+        Args:
+            description: What `describe` gave, or the same read from JSON, perhaps edited.
+            dtype: Type of the controls.
+
+        Returns:
+            Controls.  In the type of the controls that were described they give the described values, and so the same
+            audio, to the bit.
+
+        Raises:
+            SettingsError: If it is no description, or one of another console.
+        """
+        from dasp.mixing import settings
+
+        return settings.controls_from(self, dict(description), dtype)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What this console can do, for programs and language models that drive it.
+
+        Returns:
+            A dict that is ready for JSON: sections, stages, controls with units, ranges, scales and defaults, sends
+            and their taps, groups, switches, what is locked, latency, and the calls there are.
+
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> console.capabilities()["sections"]["track"]["stages"][2]["controls"][0]["unit"]
+            'dB'
+        """
+        from dasp.mixing.capabilities import capabilities
+
+        return capabilities(self)
+
     def _gains(
         self, gains: Mapping[str, Tensor], tracks: Tracks, strips: Tensor, switches: Switches
     ) -> dict[str, Tensor]:
@@ -462,16 +419,14 @@ class DifferentiableMixingConsole(nn.Module):
             found[f"track.{stage}"] = gain if bypassed is None else torch.where(bypassed[..., None, None], 0.0, gain)
         return found | {place: gain for place, gain in gains.items() if not place.startswith("track.")}
 
-    def _mix(
-        self, tracks: Tracks, values: Values, mask: Tensor | None, switches: Switches | None, run: Run
-    ) -> Signals:
+    def _mix(self, tracks: Tracks, values: Values, mask: Tensor | None, switches: Switches | None, run: Run) -> Signals:
         """The mix and what is heard on the way, but for the level of panners in the strips, and gains."""
         switches = switches or Switches()
         widths = _by_channels(tracks)
         heard = self._heard(widths, mask, switches)
         strips, taps = self._strips(widths, values["track"], heard, switches, run)
         one = torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device)
-        sends = {bus: one * _send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses}
+        sends = {bus: one * send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses}
         if heard is not None:
             # What a muted track is sent at may be no number either.
             sends = {bus: torch.where(heard, send, 0.0) for bus, send in sends.items()}
@@ -501,9 +456,7 @@ class DifferentiableMixingConsole(nn.Module):
         groups, buses = ({section: returns[section] for section in part} for part in (self.groups, self.buses))
         return Signals(mix, strips, groups, buses, total, {})
 
-    def strips(
-        self, tracks: Tracks, values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None
-    ) -> Tensor:
+    def strips(self, tracks: Tracks, values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None) -> Tensor:
         """The output of every strip, `(*batch, tracks, 2, samples)`.
 
         Args:
@@ -612,11 +565,6 @@ class DifferentiableMixingConsole(nn.Module):
 
 
 _Widths: TypeAlias = list[tuple[list[int], Tensor]]
-
-
-def _check_sections(name: str, controls: Mapping[str, Tensor], sections: Collection[str]) -> None:
-    if set(controls) != set(sections):
-        raise ValueError(f"{name} has sections {sorted(controls)}, expected {sorted(sections)}")
 
 
 def _in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
