@@ -28,6 +28,10 @@ class Run:
         """Audio later by some samples, beginning with silence."""
         return x if samples == 0 else functional.pad(x, (samples, 0))[..., : x.shape[-1]]
 
+    def bypass(self, place: str, flags: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
+        """What a stage was given where it is bypassed, and what it gave elsewhere."""
+        return y if flags is None else torch.where(flags[..., None, None], x, y)
+
     def chain(self, place: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         """Audio out of the stages of a chain."""
         for name, stage in chain.stages().items():

@@ -62,10 +62,10 @@ def _tap(console: DifferentiableMixingConsole, bus: str) -> str:
 
 
 def _stage_capabilities(name: str, stage: M.Processor, free: Mapping[str, bool]) -> dict[str, Any]:
-    defaults, controls = stage.denormalize(stage.flat().detach().double()), []
+    defaults, controls = stage.denormalize(stage.exact()), []
     for control, size in stage.spec.layout(stage.options):
-        # The last digits of a default in float32 are those of no one's choice.
-        default = [float(f"{value:.6g}") for value in defaults[control].reshape(-1).tolist()]
+        # The last digits of a default are those of the way there and back.
+        default = [float(f"{value:.12g}") for value in defaults[control].reshape(-1).tolist()]
         own = [is_free for full, is_free in free.items() if full.split("[")[0] == f"{name}.{control}"]
         controls.append(
             {"name": control, **_param(stage.spec.controls[control], stage.sample_rate)}

@@ -336,7 +336,9 @@ class DifferentiableMixingConsole(Controlled):
         """
         run, values = GainRun(), self.denormalize(controls)
         signals = self._mix(tracks, values, mask, switches, run)
-        strips = signals.strips * self._of_items(self._pan_level(self.strip.stages(), switches or Switches()))
+        strips = signals.strips * self._of_items(
+            self._pan_level(self.strip.stages(), switches or Switches(), signals.strips)
+        )
         return signals._replace(strips=strips, gain_db=self._gains(run.gains, tracks, strips, switches or Switches()))
 
     def describe(
@@ -437,11 +439,13 @@ class DifferentiableMixingConsole(Controlled):
             members = [one * (switches.group == position) for position in range(len(self.groups))]
         # The sum, and what goes to each group and bus, are one product of a matrix with the strips.
         matrix = torch.stack([direct, *members, *(sends[bus] for bus in after)], -2)
-        total, *parts = mixed(strips, self._of_rows(self._pan_level(self.strip.stages(), switches)) * matrix).unbind(-3)
+        total, *parts = mixed(
+            strips, self._of_rows(self._pan_level(self.strip.stages(), switches, strips)) * matrix
+        ).unbind(-3)
         grouped = parts[: len(members)] if members else [torch.zeros_like(total) for _ in self.groups]
         sent = dict(zip(after, parts[len(members) :], strict=True))
         if taps is not None:
-            level = self._of_rows(self._pan_level(self._before_fader(), switches))
+            level = self._of_rows(self._pan_level(self._before_fader(), switches, taps))
             early = mixed(taps, level * torch.stack([sends[bus] for bus in self.pre_fader], -2))
             sent |= dict(zip(self.pre_fader, early.unbind(-3), strict=True))
         chains, late = self.sections(), self._arrivals()
@@ -466,7 +470,7 @@ class DifferentiableMixingConsole(Controlled):
         """
         widths, switches = _by_channels(tracks), Switches()
         strips, _ = self._strips(widths, values, self._heard(widths, mask, switches), switches, Run())
-        return strips * self._of_items(self._pan_level(self.strip.stages(), switches))
+        return strips * self._of_items(self._pan_level(self.strip.stages(), switches, strips))
 
     def _heard(self, widths: _Widths, mask: Tensor | None, switches: Switches) -> Tensor | None:
         """Which tracks contribute; None if all do."""
@@ -520,9 +524,8 @@ class DifferentiableMixingConsole(Controlled):
                 tap = x.expand(*x.shape[:-2], 2, x.shape[-1])
             y = run.stage(f"{place}.{name}", stage, x, values.get(name, {}))
             if name in bypass:
-                past = run.late(f"{place}.bypass.{name}", x, stage.latency)
-                y = torch.where(bypass[name][..., None, None], past, y)
-            x = y
+                x = run.late(f"{place}.bypass.{name}", x, stage.latency)
+            x = run.bypass(f"{place}.{name}", bypass.get(name), x, y)
         return x, tap
 
     def _of_tracks(
@@ -543,14 +546,14 @@ class DifferentiableMixingConsole(Controlled):
         stages = self.strip.stages()
         return {name: stages[name] for name in list(stages)[: list(stages).index(str(self._fader))]}
 
-    def _pan_level(self, stages: Mapping[str, M.Processor], switches: Switches) -> float | Tensor:
+    def _pan_level(self, stages: Mapping[str, M.Processor], switches: Switches, like: Tensor) -> float | Tensor:
         """What brings the centre of the panners that a track passes to 0 dB, `(*batch, tracks)` if they differ."""
         level: float | Tensor = 1.0
         for name, stage in stages.items():
             if stage.spec.name == "stereo_panner":
                 own = 1 / centre_gain(stage.options["law"])
                 bypassed = (switches.bypass or {}).get(name)
-                level = level * (own if bypassed is None else torch.where(bypassed, 1.0, own))
+                level = level * (own if bypassed is None else torch.where(bypassed, like.new_ones(()), own))
         return level
 
     @staticmethod
@@ -583,6 +586,8 @@ def _by_channels(tracks: Tracks) -> _Widths:
         if tracks.ndim < 3:
             shape = shape_text(tracks.shape)
             raise ValueError(f"{name}: tracks has shape {shape}, expected (*batch, tracks, channels, samples)")
+        if tracks.shape[-3] == 0:
+            raise ValueError(f"{name}: tracks has shape {shape_text(tracks.shape)}, expected at least one track")
         # All of them, however many: a list of their positions would fix their number in an exported program.
         return [([], tracks)]
     if not tracks:

@@ -66,8 +66,7 @@ class Constraints:
         self._tracks = {place: i for i, track in enumerate(tracks) for place in (track, f"tracks.{track}")}
         self._tracks = {place: i for place, i in self._tracks.items() if place not in names}
         self._console = console
-        defaults = console.default_controls(max(1, len(tracks)))
-        self._values = {section: value.double() for section, value in defaults.items()}
+        self._values = console.default_controls(max(1, len(tracks)), dtype=torch.float64)
         self._low = {section: torch.zeros_like(value) for section, value in self._values.items()}
         self._high = {section: torch.ones_like(value) for section, value in self._values.items()}
         self._free = {s: console.free(s).expand(value.shape).clone() for s, value in self._values.items()}

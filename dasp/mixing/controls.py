@@ -98,11 +98,21 @@ class Controlled(nn.Module):
             controls[section] = torch.cat([u, rest], -1)[..., [order.index(p) for p in range(len(order))]]
         return controls
 
-    def default_controls(self, tracks: int, batch: Sequence[int] = ()) -> dict[str, Tensor]:
-        """Controls that pass the sum of the tracks through: the modules' own values, sends off."""
+    def default_controls(
+        self, tracks: int, batch: Sequence[int] = (), dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """Controls that pass the sum of the tracks through: the modules' own values, sends off.
+
+        Args:
+            tracks: Number of tracks.
+            batch: Batch dimensions.
+            dtype: Type of the controls; that of the modules' parameters if None.
+        """
         controls = {}
         for section, chain in self.sections().items():
             flat = chain.flat().detach()
+            if dtype is not None:
+                flat = chain.exact().to(flat.device, dtype)
             if section == "track":
                 flat = torch.cat([flat, flat.new_zeros(len(self.buses))])
             controls[section] = flat.expand(*batch, *((tracks,) if section == "track" else ()), -1).clone()

@@ -54,49 +54,89 @@ class PartialRender:
         switches: Switches | None = None,
     ) -> Tensor:
         """The mix; see `DifferentiableMixingConsole.forward`.  It equals a full render to rounding."""
-        # The caller may change tracks in place before the next call.
-        kept = tracks.clone() if isinstance(tracks, Tensor) else tracks
         self._run.processed = self.processed = {}
-        return self.console._mix(kept, self.console.denormalize(controls), mask, switches, self._run).mix
+        mix = self.console._mix(tracks, self.console.denormalize(controls), mask, switches, self._run).mix
+        # The memory that it is in is written to by the next call.
+        return mix.clone()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rendered:
-    """What a stage was given and what it gave."""
+    """What a stage was given and gave; x is None where it is what the stage before gave."""
 
-    x: Tensor
+    x: Tensor | None
     controls: dict[str, Tensor]
     y: Tensor
 
 
 class _Remembering(Run):
-    """Processes of the items of a batch those that differ from the last time."""
+    """Processes of the items of a batch those that differ from the last time, into memory of its own.
+
+    Copies of all the audio would take longer than processing it: only items that are new are written.
+    """
 
     def __init__(self) -> None:
         self.processed: dict[str, int] = {}
         self._rendered: dict[str, _Rendered] = {}
+        self._bypassed: dict[str, list[bool]] = {}
+        # What the last stage gave, which items of it are new, and which of what it was given.
+        self._given: Tensor | None = None
+        self._changed: list[bool] = []
+        self._heard: list[bool] = []
 
     def stage(self, place: str, stage: M.Processor, x: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
-        lead, given = x.shape[:-2], {name: value.clone() for name, value in controls.items()}
-        last = self._rendered.get(place)
-        if last is None or last.x.shape != x.shape or last.x.dtype != x.dtype:
-            y = super().stage(place, stage, x, given)
-            self.processed[place] = lead.numel()
+        lead, rows = x.shape[:-2], x.shape[:-2].numel()
+        items = x.reshape(rows, *x.shape[-2:])
+        own = {}
+        for name, size in stage.spec.layout(stage.options):
+            bands = () if size is None else (size,)
+            own[name] = controls[name].expand((*lead, *bands)).reshape(rows, *bands)
+        inside, last = x is self._given, self._rendered.get(place)
+        if last is None or not _alike(last, items, lead, inside):
+            y = super().stage(place, stage, x, controls)
+            y = y.clone() if y.data_ptr() == x.data_ptr() else y.contiguous()
+            kept = {name: value.clone() for name, value in own.items()}
+            self._rendered[place] = _Rendered(None if inside else items.clone(), kept, y)
+            self._heard = changed = [True] * rows
         else:
             y = last.y
-            changed = (
-                (x != last.x).flatten(len(lead)).any(-1) if x is not last.x else x.new_zeros(lead, dtype=torch.bool)
-            )
-            for name, size in stage.spec.layout(stage.options):
-                differs = given[name] != last.controls[name]
-                changed = changed | (differs if size is None else differs.any(-1))
-            if bool(changed.any()):
-                parts = {
-                    name: given[name].expand((*lead, *(() if size is None else (size,))))[changed]
-                    for name, size in stage.spec.layout(stage.options)
-                }
-                y = last.y.clone()
-                y[changed] = super().stage(place, stage, x[changed], parts)
-                self.processed[place] = int(changed.sum())
-        self._rendered[place] = _Rendered(x, given, y)
+            self._heard = self._changed if last.x is None else _unlike(items, last.x)
+            changed = [
+                new or any(not torch.equal(own[name][item], last.controls[name][item]) for name in own)
+                for item, new in enumerate(self._heard)
+            ]
+            if any(changed):
+                index = torch.tensor([item for item, new in enumerate(changed) if new], device=x.device)
+                part = super().stage(place, stage, items[index], {name: value[index] for name, value in own.items()})
+                y.view(rows, *y.shape[-2:]).index_copy_(0, index, part)
+                if last.x is not None:
+                    last.x.index_copy_(0, index, items[index])
+                last.controls = {name: value.clone() for name, value in own.items()}
+        if any(changed):
+            self.processed[place] = sum(changed)
+        self._given, self._changed = y, changed
         return y
+
+    def bypass(self, place: str, flags: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
+        rows = len(self._changed)
+        before = self._bypassed.get(place, [False] * rows)
+        now = [False] * rows if flags is None else flags.expand(y.shape[:-2]).reshape(-1).tolist()
+        if len(before) == rows:
+            pairs = zip(self._changed, self._heard, now, before, strict=True)
+            self._changed = [(heard if off else new) or off != was for new, heard, off, was in pairs]
+        self._bypassed[place] = now
+        self._given = super().bypass(place, flags, x, y)
+        return self._given
+
+
+def _alike(last: _Rendered, items: Tensor, lead: torch.Size, inside: bool) -> bool:
+    """Whether a stage is given audio of the form and from the place of the last time."""
+    if (last.x is None) != inside or last.y.shape[:-2] != lead:
+        return False
+    given = last.y if last.x is None else last.x
+    return given.shape[-1] == items.shape[-1] and given.dtype == items.dtype and (inside or given.shape == items.shape)
+
+
+def _unlike(items: Tensor, last: Tensor) -> list[bool]:
+    """Which items are not those of the last time."""
+    return [not torch.equal(new, old) for new, old in zip(items, last, strict=True)]

@@ -30,8 +30,8 @@ _SINCE_1_CONSOLE: dict[str, Any] = {"groups": {}, "pre_fader": []}
 _SECTIONS = ("dasp_settings", "sample_rate", "tracks", "groups", "buses", "master", "console")
 _LAYOUT = ("strip", "groups", "buses", "master", "pre_fader", "locked")
 _SWITCHES = ("mute", "solo", "bypass", "group")
-# Where normalised controls do not give just the described values, they are moved by these shares of what is missing, and
-# then by so many last digits, to and fro, since rounding does not let the values rise evenly.
+# Where normalised controls do not give just the described values, they are moved by these shares of what is missing,
+# and then by so many last digits, to and fro, since rounding does not let the values rise evenly.
 _SHARES = (1.0,) * 4 + (0.5,) * 4 + (0.25,) * 4
 _DIGITS = (1, -2, 3, -4, 2)
 
@@ -113,8 +113,8 @@ def _stages(chain: M.Chain) -> list[dict[str, Any]]:
     for stage in chain.stages().values():
         if stage.spec.signals:
             raise ValueError(f"describe: {stage.spec.name} needs {', '.join(stage.spec.signals)}, which is no setting")
-        own = stage.denormalize(stage.flat().detach())
-        declared = stage.denormalize(stage.normalize({}))
+        own = stage.denormalize(stage.exact())
+        declared = stage.denormalize(type(stage)(stage.sample_rate, **stage.options).exact())
         defaults = {name: value.tolist() for name, value in own.items() if not torch.equal(value, declared[name])}
         described.append({**_layout_of(stage), **_if(defaults=defaults)})
     return described
