@@ -9,10 +9,8 @@ import pytest
 import torch
 
 import dasp
-import dasp.functional as F
 import dasp.modules as M
 from dasp.mixing import DifferentiableMixingConsole, PartialRender, Switches
-from dasp.mixing._runs import Run
 from tests.cases import assert_close, gradients
 
 RATE = 44100
@@ -452,15 +450,6 @@ def test_gains_are_those_that_the_processors_apply(generator):
 # Partial renders
 
 
-class Counting(Run):
-    def __init__(self):
-        self.places = []
-
-    def stage(self, place, stage, x, controls):
-        self.places.append(place)
-        return super().stage(place, stage, x, controls)
-
-
 def edits(console, controls, tracks, generator):
     """Changes of a mix one after the other, each with the tracks that a stage of their strips may process."""
     names = console.control_names("track")
@@ -509,7 +498,7 @@ def test_a_partial_render_equals_the_full_one_and_processes_what_changed(stereo,
 
 
 def test_a_partial_render_sees_changes_in_place_and_other_shapes(generator):
-    console, render = desk(), None
+    console = desk()
     render = PartialRender(console)
     tracks, controls = noise(generator, 4, 1, 2000), console.default_controls(4)
     before = render(tracks, controls)
@@ -524,9 +513,9 @@ def test_a_partial_render_sees_changes_in_place_and_other_shapes(generator):
 
 
 def test_a_partial_render_of_eight_tracks_is_faster():
-    console = DifferentiableMixingConsole(RATE)
+    console = DifferentiableMixingConsole(RATE, buses={})
     generator = torch.Generator().manual_seed(0)
-    tracks, controls = noise(generator, 8, 1, 65536), console.random_controls(8, generator)
+    tracks, controls = noise(generator, 8, 1, 131072), console.random_controls(8, generator)
     fader = console.control_names("track").index("gain.gain_db")
     render = PartialRender(console)
     render(tracks, controls)
@@ -538,13 +527,5 @@ def test_a_partial_render_of_eight_tracks_is_faster():
             with torch.no_grad():
                 run(tracks, controls)
             times[name].append(time.perf_counter() - start)
-    # Measured: a half to a third, most of which is the reverberation and the master.
+    # Measured: two fifths.  What is left is the sum and the master.
     assert min(times["partial"]) < min(times["full"])
-
-
-def test_functions_of_gains_have_the_defaults_of_their_processors():
-    for name in ("compressor", "expander"):
-        import inspect
-
-        own, whole = (inspect.signature(getattr(F, each)).parameters for each in (f"{name}_gain", name))
-        assert {n: p.default for n, p in own.items()}.items() <= {n: p.default for n, p in whole.items()}.items()
