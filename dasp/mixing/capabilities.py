@@ -19,17 +19,13 @@ def capabilities(console: DifferentiableMixingConsole) -> dict[str, Any]:
         free = dict(zip(console.control_names(section), console.free(section).tolist(), strict=True))
         sections[section] = {
             "stages": [_stage_capabilities(name, stage, free) for name, stage in chain.stages().items()],
+            "sends": {
+                name: {"bus": bus, "locked": not free[f"send.{name}"], **send}
+                for bus, name in zip(console.buses, console.sends(section), strict=False)
+            },
             "values": console.num_controls(section),
             "latency": chain.latency,
         }
-    sections["track"]["sends"] = {
-        f"{bus}_db": {"bus": bus, "tap": _tap(console, bus), "locked": not free_send, **send}
-        for bus, free_send in zip(
-            console.buses,
-            console.free("track")[len(console.free("track")) - len(console.buses) :].tolist(),
-            strict=True,
-        )
-    }
     return {
         "sample_rate": console.sample_rate,
         "latency": console.latency,

@@ -55,13 +55,14 @@ class Signals(NamedTuple):
 class DifferentiableMixingConsole(Controlled):
     """A mix as a function of tracks and controls.
 
-    Every track runs through `strip`; strips go to the master, or to the group that `Switches` say, whose processors
+    Every track runs through `strip`.  Strips go to the master, or to the group that `Switches` say, whose processors
     their sum runs through, and are sent to effect buses from behind their fader or, for buses in `pre_fader`, from
-    before it.  The sum of strips, groups and returns of buses runs through `master`.  The modules describe the
-    processors, their options and the default controls; their own parameters are not trained.
+    before it; groups are sent from behind their processors.  The sum of strips, groups and returns of buses runs
+    through `master`.  The modules describe the processors, their options and the default controls; their own
+    parameters are not trained.
 
-    Controls are a dict of normalised tensors: "track" `(*batch, tracks, P)`, which ends in one send level per bus, and
-    one entry `(*batch, P)` for each group, each bus and "master".
+    Controls are a dict of normalised tensors: "track" `(*batch, tracks, P)`, and one entry `(*batch, P)` for each
+    group, each bus and "master"; those of tracks and groups end in one send level per bus.
 
     A centred track passes the panner of a strip at 0 dB, whatever its law.  The fader is the last `Gain` of the strip.
     A send is off at -60 dB, towards which it fades below -50 dB.  Processors that declare a `latency` are waited for:
@@ -164,20 +165,20 @@ class DifferentiableMixingConsole(Controlled):
     @property
     def latency(self) -> int:
         """Samples by which the mix is late."""
-        return max(self._arrivals().values()) + self.master.latency
+        return max(self._arrivals()[1].values()) + self.master.latency
 
-    def _arrivals(self) -> dict[str, int]:
-        """Samples by which the strips ("track"), each group and each bus are late where they meet."""
-        strip = self.strip.latency
-        early = strip
-        if self.pre_fader:
-            early = sum(stage.latency for stage in self._before_fader().values())
-        chains = self.sections()
-        return {
-            "track": strip,
-            **{group: strip + chains[group].latency for group in self.groups},
-            **{bus: (early if bus in self.pre_fader else strip) + chains[bus].latency for bus in self.buses},
-        }
+    def _tap_latency(self, bus: str) -> int:
+        """Samples by which strips are late where they are sent to a bus."""
+        stages = self._before_fader() if bus in self.pre_fader else self.strip.stages()
+        return sum(stage.latency for stage in stages.values())
+
+    def _arrivals(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Samples by which what each bus is given is late, and strips ("track"), groups and buses where they meet."""
+        chains, strip = self.sections(), self.strip.latency
+        late = {"track": strip, **{group: strip + chains[group].latency for group in self.groups}}
+        groups = [late[group] for group in self.groups]
+        given = {bus: max(self._tap_latency(bus), *groups, 0) for bus in self.buses}
+        return given, late | {bus: given[bus] + chains[bus].latency for bus in self.buses}
 
     def switches(
         self,
@@ -448,16 +449,23 @@ class DifferentiableMixingConsole(Controlled):
             level = self._of_rows(self._pan_level(self._before_fader(), switches, taps))
             early = mixed(taps, level * torch.stack([sends[bus] for bus in self.pre_fader], -2))
             sent |= dict(zip(self.pre_fader, early.unbind(-3), strict=True))
-        chains, late = self.sections(), self._arrivals()
+        chains, (given, late) = self.sections(), self._arrivals()
+        sent = {bus: run.late(f"{bus}.sent", sent[bus], given[bus] - self._tap_latency(bus)) for bus in self.buses}
         end = max(late.values())
         total = run.late("track", total, end - late["track"])
-        returns = {}
-        for section, x in (*zip(self.groups, grouped, strict=True), *((bus, sent[bus]) for bus in self.buses)):
-            y = run.chain(section, chains[section], x, values[section])
-            returns[section] = run.late(section, y, end - late[section])
-            total = total + returns[section]
+        groups, buses = {}, {}
+        for group, x in zip(self.groups, grouped, strict=True):
+            y = run.chain(group, chains[group], x, values[group])
+            for bus in self.buses:
+                level = send_gain(values[group]["send"][f"{bus}_db"].to(y.dtype))[..., None, None]
+                sent[bus] = sent[bus] + level * run.late(f"{bus}.sent.{group}", y, given[bus] - late[group])
+            groups[group] = run.late(group, y, end - late[group])
+            total = total + groups[group]
+        for bus in self.buses:
+            y = run.chain(bus, chains[bus], sent[bus], values[bus])
+            buses[bus] = run.late(bus, y, end - late[bus])
+            total = total + buses[bus]
         mix = run.chain("master", self.master, total, values["master"])
-        groups, buses = ({section: returns[section] for section in part} for part in (self.groups, self.buses))
         return Signals(mix, strips, groups, buses, total, {})
 
     def strips(self, tracks: Tracks, values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None) -> Tensor:
@@ -523,7 +531,8 @@ class DifferentiableMixingConsole(Controlled):
             if name == self._fader and self.pre_fader:
                 tap = x.expand(*x.shape[:-2], 2, x.shape[-1])
             y = run.stage(f"{place}.{name}", stage, x, values.get(name, {}))
-            if name in bypass:
+            if name in bypass or stage.latency:
+                # Also where no track bypasses the stage, so that one may from some block on.
                 x = run.late(f"{place}.bypass.{name}", x, stage.latency)
             x = run.bypass(f"{place}.{name}", bypass.get(name), x, y)
         return x, tap

@@ -28,9 +28,10 @@ def send_gain(send_db: Tensor) -> Tensor:
 
 
 class Controlled(nn.Module):
-    """What has sections with controls; "track" also has a send level per bus, and a row of controls per track."""
+    """What has sections with controls: "track", with a row of them per track, groups, buses and "master"."""
 
     sample_rate: float
+    groups: nn.ModuleDict
     buses: nn.ModuleDict
     _free: dict[str, list[bool]]
 
@@ -47,14 +48,17 @@ class Controlled(nn.Module):
                 free[section][position] = False
         return free
 
+    def sends(self, section: str) -> list[str]:
+        """Names of the send levels of a section, `reverb_db`; tracks and groups are sent to every bus."""
+        return [f"{bus}_db" for bus in self.buses] if section == "track" or section in self.groups else []
+
     def num_controls(self, section: str) -> int:
         """Values per track or bus of a section's flat vector."""
-        return self.sections()[section].num_controls + (len(self.buses) if section == "track" else 0)
+        return self.sections()[section].num_controls + len(self.sends(section))
 
     def control_names(self, section: str) -> list[str]:
         """A name for each value of a section's flat vector; sends are `send.reverb_db`."""
-        sends = [f"send.{bus}_db" for bus in self.buses] if section == "track" else []
-        return self.sections()[section].control_names + sends
+        return [*self.sections()[section].control_names, *(f"send.{name}" for name in self.sends(section))]
 
     def control_names_flat(self) -> list[str]:
         """Every control with its section in front."""
@@ -86,7 +90,7 @@ class Controlled(nn.Module):
         """
         _check_sections("free", free, self.sections())
         controls = {}
-        for section, default in self.default_controls(1).items():
+        for section, default in self.default_controls(1, dtype=torch.float64).items():
             u, chosen = free[section], self._free[section]
             locked = [position for position, is_free in enumerate(chosen) if not is_free]
             order = [position for position, is_free in enumerate(chosen) if is_free] + locked
@@ -113,8 +117,7 @@ class Controlled(nn.Module):
             flat = chain.flat().detach()
             if dtype is not None:
                 flat = chain.exact().to(flat.device, dtype)
-            if section == "track":
-                flat = torch.cat([flat, flat.new_zeros(len(self.buses))])
+            flat = torch.cat([flat, flat.new_zeros(len(self.sends(section)))])
             controls[section] = flat.expand(*batch, *((tracks,) if section == "track" else ()), -1).clone()
         return controls
 
@@ -139,9 +142,9 @@ class Controlled(nn.Module):
             if u.ndim < 1 or u.shape[-1] != total:
                 raise ValueError(f"controls[{section!r}] has shape {shape_text(u.shape)}, expected {total} values last")
             values[section] = chain.denormalize(u[..., : chain.num_controls])
-            if section == "track":
-                sends = SEND.denormalize(u[..., chain.num_controls :], self.sample_rate).unbind(-1)
-                values[section]["send"] = {f"{bus}_db": send for bus, send in zip(self.buses, sends, strict=True)}
+            if section == "track" or self.sends(section):
+                levels = SEND.denormalize(u[..., chain.num_controls :], self.sample_rate).unbind(-1)
+                values[section]["send"] = dict(zip(self.sends(section), levels, strict=True))
         return values
 
     def normalize(self, values: Mapping[str, Mapping[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
@@ -150,8 +153,8 @@ class Controlled(nn.Module):
         for section, chain in self.sections().items():
             stages = {name: stage for name, stage in values[section].items() if name != "send"}
             flat = chain.normalize(stages)
-            if section == "track":
-                sends = [SEND.normalize(values[section]["send"][f"{bus}_db"], self.sample_rate) for bus in self.buses]
+            sends = [SEND.normalize(values[section]["send"][name], self.sample_rate) for name in self.sends(section)]
+            if sends:
                 flat = torch.cat([flat, *(send.unsqueeze(-1).to(flat.dtype) for send in sends)], -1)
             controls[section] = flat
         return controls

@@ -184,7 +184,7 @@ def interpret(settings: Settings) -> Mix:
     tracks = _get(settings, "tracks", dict, "")
     if not tracks:
         raise SettingsError("tracks is empty, expected at least one track")
-    sends = [f"{bus}_db" for bus in console.buses]
+    sends = console.sends("track")
     per_track = [_section(console.strip, track, f"tracks.{name}", sends) for name, track in tracks.items()]
     values: Values = {
         "track": {
@@ -198,7 +198,9 @@ def interpret(settings: Settings) -> Mix:
         described = _get(settings, kind, dict, "")
         _known(described, tuple(chains[kind]), kind)
         for name in chains[kind]:
-            values[name] = _section(sections[name], _get(described, name, dict, kind), f"{kind}.{name}")
+            values[name] = _section(
+                sections[name], _get(described, name, dict, kind), f"{kind}.{name}", console.sends(name)
+            )
     values["master"] = _section(console.master, _get(settings, "master", dict, ""), "master")
     return Mix(console, values, list(tracks), _switches(console, tracks))
 
@@ -459,8 +461,13 @@ def schema() -> Settings:
     """
     definitions: dict[str, Any] = {name: _controls_schema(cls) for name, cls in _modules().items()}
     stages = {f"^{name}(_[0-9]+)?$": {"$ref": f"#/$defs/{name}"} for name in definitions}
-    section = {"type": "object", "patternProperties": stages, "additionalProperties": False}
     level = {"type": "object", "patternProperties": {"_db$": {"type": "number"}}, "additionalProperties": False}
+    section = {
+        "type": "object",
+        "patternProperties": stages,
+        "properties": {"send": level},
+        "additionalProperties": False,
+    }
     names = {"type": "array", "items": {"type": "string"}}
     flag = {"type": "boolean"}
     definitions |= {

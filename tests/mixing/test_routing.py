@@ -61,11 +61,10 @@ def switched(console, **chosen):
 def test_neutral_controls_pass_the_sum_through(make, training, dtype, bound, generator):
     console = make(RATE).train(training)
     controls = console.default_controls(4, dtype=dtype)
-    for section in console.groups:
-        values = console.denormalize(controls)[section]
-        if "compressor" in values:
-            values["compressor"]["ratio"] = torch.ones((), dtype=dtype)
-            controls[section] = console.sections()[section].normalize(values)
+    if make is desk:
+        values = console.denormalize(controls)
+        values["drums"]["compressor"]["ratio"] = torch.ones((), dtype=dtype)
+        controls["drums"] = console.normalize(values)["drums"]
     tracks = noise(generator, 4, 1, 5000, dtype=dtype)
     switches = switched(console) if make is desk else None
     mix = console(tracks, controls, switches=switches)
@@ -153,15 +152,18 @@ def test_groups_and_sends_are_the_sums_that_they_say(generator):
     values["track"]["send"]["fx_db"] = torch.tensor([0.0, -60.0, -20.0, -60.0], dtype=torch.float64)
     values["track"]["send"]["cue_db"] = torch.tensor([-60.0, -60.0, -60.0, -12.0], dtype=torch.float64)
     values["drums"]["gain"]["gain_db"] = torch.tensor(-10.0, dtype=torch.float64)
+    values["drums"]["send"]["fx_db"] = torch.tensor(-15.0, dtype=torch.float64)
+    values["drums"]["send"]["cue_db"] = torch.tensor(-25.0, dtype=torch.float64)
     values["fx"]["gain"]["gain_db"] = torch.tensor(5.0, dtype=torch.float64)
     tracks = noise(generator, 4, 1, 50, dtype=torch.float64)
     mix = console.mix(tracks, values, switches=console.switches(NAMES, group={"kick": "drums", "snare": "drums"}))
     x, side = tracks[:, 0].numpy(), np.sqrt(2.0)
     strips = 10 ** (fader.numpy() / 20)[:, None, None] * x[:, None]
     strips = strips * np.array([[side, 0], [1, 1], [1, 1], [0, side]])[:, :, None]
-    fx = 10 ** (5 / 20) * (strips[0] + 0.1 * strips[2])
-    cue = 10 ** (-12 / 20) * x[3]
-    expected = 10 ** (-10 / 20) * (strips[0] + strips[1]) + strips[2] + strips[3] + fx + cue
+    drums = 10 ** (-10 / 20) * (strips[0] + strips[1])
+    fx = 10 ** (5 / 20) * (strips[0] + 0.1 * strips[2] + 10 ** (-15 / 20) * drums)
+    cue = 10 ** (-12 / 20) * x[3] + 10 ** (-25 / 20) * drums
+    expected = drums + strips[2] + strips[3] + fx + cue
     torch.testing.assert_close(mix, torch.from_numpy(expected), atol=1e-12, rtol=0)
 
 
@@ -382,20 +384,24 @@ def late_desk():
 
 def test_parallel_paths_line_up_and_the_latency_is_told(generator):
     console = late_desk()
-    # The strip 8, the bus 7 more, the master 2.
-    assert console.latency == 17
+    # The strip 8, the group 4, the bus 7 and the master 2.
+    assert console.latency == 21
     values = console.denormalize(console.default_controls(4, dtype=torch.float64))
     values["track"]["send"]["fx_db"] = torch.zeros(4, dtype=torch.float64)
     values["track"]["send"]["cue_db"] = torch.zeros(4, dtype=torch.float64)
+    for group in console.groups:
+        for name in ("fx_db", "cue_db"):
+            values[group]["send"][name] = torch.zeros((), dtype=torch.float64)
     impulse = torch.zeros(4, 1, 40, dtype=torch.float64)
     impulse[..., 0] = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
     bypass = {"voice": ["delay_line", "delay_line_2", "stereo_panner"]}
     switches = console.switches(NAMES, bypass=bypass, group={"kick": "drums", "snare": "rest"})
     mix = console.mix(impulse, values, switches=switches)
     expected = torch.zeros(2, 40, dtype=torch.float64)
-    expected[:, 17] = 45.0
+    # Each track by itself and two buses, the first two through their groups once more each.
+    expected[:, 21] = 45.0 + 2 * 3.0
     torch.testing.assert_close(mix, expected, atol=1e-12, rtol=0)
-    assert console.capabilities()["latency"] == 17
+    assert console.capabilities()["latency"] == 21
 
 
 def test_our_processors_have_no_latency():

@@ -351,11 +351,11 @@ def test_capabilities_name_every_control_with_its_range():
                 named += own if bands is None else [f"{own[0]}[{band}]" for band in range(bands)]
                 default = [control["default"]] if bands is None else control["default"]
                 assert all(control["low"] <= value <= control["high"] for value in default)
-        named += [f"send.{send}" for send in content.get("sends", {})]
+        named += [f"send.{send}" for send in content["sends"]]
         assert named == console.control_names(section)
         assert content["values"] == console.num_controls(section)
-    assert able["sections"]["track"]["sends"]["cue_db"]["tap"] == able["buses"]["cue"]["tap"] == "pre_fader"
-    assert able["buses"]["room"] == {"tap": "post_fader"}
+    assert able["sections"]["track"]["sends"]["cue_db"]["low"] == -60
+    assert able["buses"] == {"room": {"tap": "post_fader"}, "cue": {"tap": "pre_fader"}}
     frequency = able["sections"]["track"]["stages"][0]["controls"][0]
     assert (frequency["unit"], frequency["high"], frequency["scale"]) == ("Hz", 0.49 * 8000, "log")
     room = {control["name"]: control for control in able["sections"]["room"]["stages"][0]["controls"]}
