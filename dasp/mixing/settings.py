@@ -78,7 +78,7 @@ def describe(
             **{
                 stage: {control: value[position].tolist() for control, value in own.items()}
                 for stage, own in values["track"].items()
-                if own
+                if own or stage != "send"
             },
             **({"switches": switched[position]} if switched[position] else {}),
         }
@@ -227,6 +227,7 @@ def controls_from(
     return found
 
 
+@torch.enable_grad()
 def _closer(
     console: DifferentiableMixingConsole, controls: dict[str, Tensor], values: Values, share: float, digits: int
 ) -> dict[str, Tensor]:
@@ -235,6 +236,9 @@ def _closer(
     reached = console.denormalize(given)
     moved = {}
     for section, before in given.items():
+        if before.numel() == 0:
+            moved[section] = before.detach()
+            continue
         have = _flat(reached[section], before.ndim)
         (slope,) = torch.autograd.grad(have.sum(), before)
         u = before.detach()

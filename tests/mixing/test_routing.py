@@ -10,7 +10,7 @@ import torch
 
 import dasp
 import dasp.modules as M
-from dasp.mixing import DifferentiableMixingConsole, PartialRender, Switches
+from dasp.mixing import DifferentiableMixingConsole, PartialRender, Switches, fit, render
 from tests.cases import assert_close, gradients
 
 RATE = 44100
@@ -40,6 +40,34 @@ def desk(rate=RATE):
         groups={"drums": M.Chain(M.Compressor(rate, ratio=2.0), M.Gain(rate)), "rest": M.Chain(M.Gain(rate))},
         pre_fader=["cue"],
     )
+
+
+@pytest.fixture(scope="module")
+def late_desk():
+    """A console of which every path has processors that come late, and say so."""
+
+    def delay_line(x: torch.Tensor, sample_rate: float, samples: int = 5, *, state=None):
+        past = x.new_zeros(*x.shape[:-1], samples) if not state else state["past"]
+        joined = torch.cat([past, x], -1)
+        y = joined[..., : x.shape[-1]]
+        return y if state is None else (y, {"past": joined[..., x.shape[-1] :]})
+
+    dasp.processor(linear=True)(delay_line)
+
+    class DelayLine(M.Processor, function=delay_line):
+        @property
+        def latency(self):
+            return self.options["samples"]
+
+    yield DifferentiableMixingConsole(
+        RATE,
+        M.Chain(M.Polarity(RATE), DelayLine(RATE, samples=3), M.Gain(RATE), M.StereoPanner(RATE), DelayLine(RATE)),
+        {"fx": M.Chain(M.Gain(RATE), DelayLine(RATE, samples=7)), "cue": M.Chain(M.Gain(RATE))},
+        M.Chain(DelayLine(RATE, samples=2)),
+        groups={"drums": M.Chain(DelayLine(RATE, samples=4)), "rest": M.Chain(M.Gain(RATE))},
+        pre_fader=["cue"],
+    )
+    del dasp.PROCESSORS["delay_line"]
 
 
 def noise(generator, *shape, dtype=torch.float32):
@@ -296,8 +324,8 @@ def test_wrong_sections_are_refused(arguments, message):
 # Blocks, export
 
 
-def test_blocks_equal_the_whole_with_every_feature(generator):
-    console = late_desk()
+def test_blocks_equal_the_whole_with_every_feature(late_desk, generator):
+    console = late_desk
     tracks = [noise(generator, channels, 1500, dtype=torch.float64) for channels in (1, 2, 2, 1)]
     controls = console.default_controls(4, dtype=torch.float64)
     controls["track"] = 0.3 + 0.4 * torch.rand(controls["track"].shape, generator=generator, dtype=torch.float64)
@@ -345,45 +373,8 @@ def test_a_console_with_switches_is_exported_for_any_batch_tracks_and_length(gen
 # Latency
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _delays():
-    """Processors that come late, and say so."""
-
-    def delay_line(x: torch.Tensor, sample_rate: float, samples: int = 5, *, state=None):
-        past = x.new_zeros(*x.shape[:-1], samples) if not state else state["past"]
-        joined = torch.cat([past, x], -1)
-        y = joined[..., : x.shape[-1]]
-        return y if state is None else (y, {"past": joined[..., x.shape[-1] :]})
-
-    delay_line.__doc__ = None
-    dasp.processor(linear=True)(delay_line)
-
-    class DelayLine(M.Processor, function=delay_line):
-        @property
-        def latency(self):
-            return self.options["samples"]
-
-    M.DelayLine = DelayLine
-    yield
-    del M.DelayLine, dasp.PROCESSORS["delay_line"]
-
-
-def late_desk():
-    return DifferentiableMixingConsole(
-        RATE,
-        M.Chain(M.Polarity(RATE), M.DelayLine(RATE, samples=3), M.Gain(RATE), M.StereoPanner(RATE), M.DelayLine(RATE)),
-        {
-            "fx": M.Chain(M.Gain(RATE), M.DelayLine(RATE, samples=7)),
-            "cue": M.Chain(M.Gain(RATE)),
-        },
-        M.Chain(M.DelayLine(RATE, samples=2)),
-        groups={"drums": M.Chain(M.DelayLine(RATE, samples=4)), "rest": M.Chain(M.Gain(RATE))},
-        pre_fader=["cue"],
-    )
-
-
-def test_parallel_paths_line_up_and_the_latency_is_told(generator):
-    console = late_desk()
+def test_parallel_paths_line_up_and_the_latency_is_told(late_desk):
+    console = late_desk
     # The strip 8, the group 4, the bus 7 and the master 2.
     assert console.latency == 21
     values = console.denormalize(console.default_controls(4, dtype=torch.float64))
@@ -402,6 +393,27 @@ def test_parallel_paths_line_up_and_the_latency_is_told(generator):
     expected[:, 21] = 45.0 + 2 * 3.0
     torch.testing.assert_close(mix, expected, atol=1e-12, rtol=0)
     assert console.capabilities()["latency"] == 21
+
+
+def test_a_late_console_is_fitted_and_described(late_desk, generator):
+    tracks = [noise(generator, 1, 20000) for _ in range(2)]
+    values = late_desk.denormalize(late_desk.default_controls(2))
+    values["track"]["gain"]["gain_db"] = torch.tensor([-6.0, 3.0])
+    values["track"]["stereo_panner"]["pan"] = torch.tensor([0.5, -0.25])
+    with torch.no_grad():
+        longer = [torch.nn.functional.pad(track, (0, late_desk.latency)) for track in tracks]
+        reference = late_desk.mix(longer, values)[..., late_desk.latency :]
+    found = late_desk.denormalize(fit(late_desk, tracks, reference, steps=0).controls)["track"]
+    # As without latency: least squares of what lines up.
+    torch.testing.assert_close(found["gain"]["gain_db"], values["track"]["gain"]["gain_db"], atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        found["stereo_panner"]["pan"], values["track"]["stereo_panner"]["pan"], atol=1e-2, rtol=0
+    )
+    settings = late_desk.describe(late_desk.normalize(values), ["a", "b"])
+    with torch.no_grad():
+        controls = late_desk.controls_from(settings)
+    assert controls["drums"].shape == (2,)
+    torch.testing.assert_close(render(settings, tracks), late_desk(tracks, controls), atol=1e-6, rtol=0)
 
 
 def test_our_processors_have_no_latency():

@@ -147,6 +147,17 @@ def test_controls_of_another_console_are_refused(console):
         DifferentiableMixingConsole(48000).controls_from(settings)
 
 
+def test_a_value_that_no_normalised_control_gives_renders_and_is_told():
+    console = DifferentiableMixingConsole(RATE)
+    settings = console.describe(console.default_controls(1), ["a"])
+    settings["tracks"]["a"]["compressor"]["attack_ms"] = 0.0
+    settings["tracks"]["a"]["gain"]["gain_db"] = 40.0
+    mix = render(settings, [torch.full((1, 4), 0.001)])
+    torch.testing.assert_close(mix, torch.full((2, 4), 0.1), atol=1e-6, rtol=0)
+    with pytest.raises(SettingsError, match="track: a value has no place on the normalised scale"):
+        console.controls_from(settings)
+
+
 def test_a_console_with_an_impulse_response_is_not_described():
     hall = M.Chain(M.ConvolutionReverb(RATE, impulse_response=torch.ones(1, 4)))
     console = DifferentiableMixingConsole(RATE, buses={"hall": hall})
