@@ -370,6 +370,18 @@ def test_a_console_with_switches_is_exported_for_any_batch_tracks_and_length(gen
         torch.testing.assert_close(program(*inputs), console(*inputs), atol=1e-5, rtol=1e-5)
 
 
+def test_a_console_with_switches_compiles_whole_and_vectorises(generator):
+    console = linear(groups={"drums": M.Chain(M.Gain(RATE))}, pre_fader=["fx"])
+    switches = console.switches(NAMES, mute=["bass"], bypass={"voice": ["stereo_panner"]}, group={"kick": "drums"})
+    tracks, controls = noise(generator, 2, 4, 1, 300), console.random_controls(4, generator, (2,))
+    expected = console(tracks, controls, switches=switches)
+    torch._dynamo.reset()
+    compiled = torch.compile(console, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tracks, controls, None, switches), expected, atol=1e-6, rtol=0)
+    mapped = torch.func.vmap(lambda x, u: console(x, u, switches=switches))(tracks, controls)
+    torch.testing.assert_close(mapped, expected, atol=1e-6, rtol=0)
+
+
 # Latency
 
 
