@@ -200,6 +200,8 @@ class Spec:
                     f"{self.name}: {name} has shape {tuple(tensor.shape)}, expected {size} values in its last dimension"
                 )
             columns.append(self.controls[name].normalize(tensor, sample_rate))
+        if not columns:
+            return torch.zeros(0)
         batch = torch.broadcast_shapes(*(column.shape[:-1] for column in columns))
         given = [c.dtype for c, name in zip(columns, self.controls, strict=True) if name in controls]
         dtype = given[0] if given else torch.get_default_dtype()

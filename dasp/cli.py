@@ -16,7 +16,9 @@ import dasp
 from dasp import io
 from dasp._spec import State
 from dasp.mixing import settings as settings_format
-from dasp.mixing.console import DifferentiableMixingConsole, Values
+from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.constraints import Constraints
+from dasp.mixing.controls import Values
 from dasp.mixing.demo import Demo
 from dasp.mixing.demo import make as make_demo
 from dasp.mixing.fitting import FitResult, Progress, fit
@@ -85,6 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--demo", action="store_true", help="fit a synthetic multitrack mixed with hidden settings")
     found.add_argument("--steps", type=_count, metavar="N", help=f"steps of gradient descent (default {_STEPS})")
     found.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of excerpts (default 0)")
+    found.add_argument(
+        "--lock",
+        type=_lock,
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="keep a control at a value, or at its default: kick.pan=0, 'track.compressor.*'; may be given again",
+    )
+    found.add_argument(
+        "--limit",
+        type=_limit,
+        action="append",
+        default=[],
+        metavar="NAME=LOW..HIGH",
+        help="keep a control within limits: track.gain_db=-20..6; may be given again",
+    )
     found.set_defaults(run=_fit)
 
     rendered = commands.add_parser(
@@ -112,6 +130,24 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
+
+
+def _lock(text: str) -> tuple[str, float | None]:
+    name, equals, value = text.rpartition("=") if "=" in text else (text, "", "")
+    return name, _number(text, value, "NAME=VALUE") if equals else None
+
+
+def _limit(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, ends = text.rpartition("=")
+    low, _, high = ends.partition("..")
+    return name, (_number(text, low, "NAME=LOW..HIGH"), _number(text, high, "NAME=LOW..HIGH"))
+
+
+def _number(text: str, value: str, form: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {form} with numbers") from None
 
 
 def _info(_: argparse.Namespace) -> int:
@@ -146,7 +182,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{arguments.reference}: is silent, expected a mix")
     console = DifferentiableMixingConsole(stems.sample_rate)
     length = reference.shape[-1]
-    result = _run_fit(console, [track[..., :length] for track in stems.tracks], reference, arguments, _STEPS)
+    result = _run_fit(console, [t[..., :length] for t in stems.tracks], stems.names, reference, arguments, _STEPS)
     _write(output, arguments.force, console, result, stems.tracks, stems.names)
     say(_outcome(result, output))
     return _INTERRUPTED if result.interrupted else 0
@@ -175,13 +211,15 @@ def _load_reference(path: str, stems: io.Tracks, say: Callable[[str], None]) -> 
 def _run_fit(
     console: DifferentiableMixingConsole,
     tracks: Sequence[Tensor],
+    names: Sequence[str],
     reference: Tensor,
     arguments: argparse.Namespace,
     default_steps: int,
 ) -> FitResult:
     steps = default_steps if arguments.steps is None else arguments.steps
+    obey = Constraints(console, names, dict(arguments.lock), dict(arguments.limit))
     with _progress(steps, arguments.quiet) as on_step:
-        return fit(console, tracks, reference, steps=steps, seed=arguments.seed, on_step=on_step)
+        return fit(console, tracks, reference, steps=steps, seed=arguments.seed, on_step=on_step, constraints=obey)
 
 
 def _write(
@@ -195,7 +233,7 @@ def _write(
     """Writes what a fit found, all of it or nothing; the mix is rendered from the settings as they read back."""
     output.mkdir(parents=True, exist_ok=True)
     values = console.denormalize(result.controls)
-    text = settings_format.to_json(settings_format.describe(console, values, names))
+    text = settings_format.to_json(console.describe(result.controls, names))
     with io.atomic(output / "fit.png", force) as picture, io.atomic(output / "settings.json", force) as description:
         draw(picture, console, values, names, result.losses)
         description.write_text(text, encoding="utf-8")
@@ -212,12 +250,12 @@ def _render_blocks(
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> None:
     """Writes the mix of tracks that come in blocks, in the order of the settings; tells how many samples are done."""
-    console, values, _ = settings_format.interpret(settings)
+    console, values, _, switches = settings_format.interpret(settings)
     state: State = {}
     done = 0
     with torch.no_grad(), io.writer(output, 2, int(console.sample_rate), force=force, notify=notify) as write:
         for tracks in blocks:
-            mix, state = console.mix_block(tracks, state, values)
+            mix, state = console.mix_block(tracks, state, values, switches=switches)
             write(mix)
             done += mix.shape[-1]
             on_samples(done)
@@ -251,14 +289,14 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     names, tracks = demo.song.names, list(demo.song.tracks)
     rate = demo.song.sample_rate
     console = DifferentiableMixingConsole(rate)
-    result = _run_fit(console, tracks, demo.reference, arguments, _DEMO_STEPS)
+    result = _run_fit(console, tracks, names, demo.reference, arguments, _DEMO_STEPS)
     _write(output, arguments.force, console, result, tracks, names)
     for name, track in zip(names, tracks, strict=True):
         (output / "stems").mkdir(exist_ok=True)
         io.save(output / "stems" / f"{name}.wav", track, rate, force=True)
     io.save(output / "reference.wav", demo.reference, rate, force=arguments.force)
     with io.atomic(output / "hidden_settings.json", arguments.force) as temporary:
-        hidden = settings_format.describe(demo.console, demo.values, names)
+        hidden = demo.console.describe(demo.controls, names)
         temporary.write_text(settings_format.to_json(hidden), encoding="utf-8")
     if not arguments.quiet:
         _print_found(demo, console.denormalize(result.controls))
@@ -304,7 +342,7 @@ def _render(arguments: argparse.Namespace) -> int:
     if output.exists() and not arguments.force:
         raise CommandError(f"{output}: exists already, use --force to replace it")
     settings = settings_format.read(arguments.settings)
-    console, _, names = settings_format.interpret(settings)
+    console, _, names, _ = settings_format.interpret(settings)
     stems = dict(io.find_stems(arguments.stems))
     unknown, missing = [n for n in stems if n not in names], [n for n in names if n not in stems]
     if missing:

@@ -17,7 +17,7 @@ import torch
 
 from dasp import cli, io
 from dasp.cli import main
-from dasp.mixing import DifferentiableMixingConsole, describe, interpret
+from dasp.mixing import DifferentiableMixingConsole, interpret
 from dasp.mixing.settings import read, to_json
 
 RATE = 16000
@@ -78,6 +78,37 @@ def test_fit_writes_mix_settings_and_picture(fitted):
     assert sorted(path.name for path in fitted.iterdir()) == ["fit.png", "mix.wav", "settings.json"]
 
 
+def test_fit_keeps_locks_and_limits(song, tmp_path):
+    limits = ("--lock", "1 drums.pan=-0.5", "--lock=3 pad.*", "--limit", "track.gain_db=-20..-10")
+    assert run_fit(song, tmp_path, "--quiet", *limits) == 0
+    tracks = json.loads((tmp_path / "out" / "settings.json").read_text())["tracks"]
+    assert tracks["1 drums"]["stereo_panner"]["pan"] == -0.5
+    console = DifferentiableMixingConsole(RATE)
+    default = console.describe(console.default_controls(1), ["pad"])["tracks"]["pad"]
+    assert tracks["3 pad"] == default
+    for name in ("1 drums", "2 bass"):
+        assert -20.0001 <= tracks[name]["gain"]["gain_db"] <= -9.9999
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "message"),
+    [
+        ("--lock=kick.pan=0", 1, "lock 'kick.pan' is not a control of this console"),
+        ("--lock=1 drums.pann=0", 1, "did you mean 1 drums.pan"),
+        ("--lock=1 drums.pan=left", 2, "'1 drums.pan=left', expected NAME=VALUE with numbers"),
+        ("--limit=track.gain_db=-20", 2, "'track.gain_db=-20', expected NAME=LOW..HIGH with numbers"),
+        ("--limit=track.gain_db=6..-20", 1, "limit 'track.gain_db' is 6.0 to -20.0"),
+    ],
+)
+def test_wrong_locks_and_limits_are_told_in_one_line(song, tmp_path, capsys, option, code, message):
+    try:
+        done = run_fit(song, tmp_path, "--quiet", option)
+    except SystemExit as end:
+        done = end.code
+    assert done == code
+    assert message in only_line(capsys)
+
+
 def test_render_reproduces_the_mix_to_the_bit(song, fitted, tmp_path):
     output = tmp_path / "again.wav"
     assert main(["render", str(fitted / "settings.json"), str(song / "stems"), "--output", str(output)]) == 0
@@ -111,7 +142,7 @@ def test_render_in_blocks_is_the_mix_of_the_whole(song, other_stems, tmp_path, m
     settings, output = tmp_path / "out" / "settings.json", tmp_path / "again.wav"
     monkeypatch.setattr(cli, "_BLOCK", 5001)
     assert main(["render", str(settings), str(other_stems), "--output", str(output), "--quiet"]) == 0
-    console, values, names = interpret(read(settings))
+    console, values, names, _ = interpret(read(settings))
     loaded = io.load_tracks(io.find_stems(other_stems), RATE)
     assert loaded.names == names
     whole = console.mix(loaded.tracks, values)
@@ -209,7 +240,7 @@ def peaks_of_memory(tmp_path, *seconds):
     console = DifferentiableMixingConsole(RATE)
     values = console.denormalize(console.default_controls(3))
     values["track"]["send"]["reverb_db"].fill_(-20.0)
-    (tmp_path / "settings.json").write_text(to_json(describe(console, values, ["a", "b", "c"])))
+    (tmp_path / "settings.json").write_text(to_json(console.describe(console.normalize(values), ["a", "b", "c"])))
     command = [sys.executable, "-c", MEMORY, tmp_path / "settings.json", *(tmp_path / f"{s} s" for s in seconds)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(map(str, command), capture_output=True, text=True, env=environment, check=False)

@@ -7,7 +7,7 @@ tensor, one setting per item or per channel.  Nothing is changed in place and no
 from __future__ import annotations
 
 from dasp.functional.distortion import distortion
-from dasp.functional.dynamics import compressor, expander
+from dasp.functional.dynamics import compressor, compressor_gain, expander, expander_gain
 from dasp.functional.equalizer import parametric_eq
 from dasp.functional.filters import (
     allpass,
@@ -39,9 +39,11 @@ __all__ = [
     "bandpass",
     "biquad",
     "compressor",
+    "compressor_gain",
     "convolution_reverb",
     "distortion",
     "expander",
+    "expander_gain",
     "gain",
     "high_shelf",
     "highpass",

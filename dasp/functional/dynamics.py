@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dasp._checks import as_tensors, check_call, check_choice, control, is_automation, plain_control, recalled
 from dasp._spec import Control, Param, State, processor
-from dasp.kernels import DYNAMICS_CONTROLS, automated_dynamics, dynamics, gain_computer, numbers
+from dasp.kernels import DYNAMICS_CONTROLS, automated_dynamics, automated_gain, dynamics, gain_computer, numbers
 
 LINKS = ("max", "mean", "none")
 """How channels share a detector."""
@@ -237,3 +237,110 @@ def expander(
         "range_db": range_db,
     }
     return _run("expander", x, audio, sample_rate, link, -1, values, state)
+
+
+def _gain_db(
+    name: str, x: Tensor, sample_rate: float, link: str, direction: int, controls: Mapping[str, Control]
+) -> Tensor:
+    """The smoothed gain of a processor in dB, `(*batch, 1 or channels, samples)`, through the steps of automation."""
+    audio = check_call(name, x, sample_rate)
+    check_choice(name, "link", link, LINKS)
+    values = as_tensors(name, controls, audio)
+    *batch, channels, samples = audio.shape
+    own, wide = (channels, 1) if link == "none" else (1, channels)
+    rows = math.prod(batch) * own
+    curves = _curves(name, values, audio, link, rows)
+    rest = torch.zeros(rows, dtype=torch.float64, device=audio.device)
+    grouped = audio.reshape(rows, wide, samples)
+    smoothed, _, _ = automated_gain(grouped, curves, rest, direction, sample_rate, link == "mean")
+    return (smoothed * (20 / math.log(10))).to(x.dtype).reshape(*batch, own, samples)
+
+
+def compressor_gain(
+    x: Tensor,
+    sample_rate: float,
+    threshold_db: Control = -24.0,
+    ratio: Control = 4.0,
+    attack_ms: Control = 10.0,
+    release_ms: Control = 100.0,
+    knee_db: Control = 6.0,
+    link: str = "max",
+) -> Tensor:
+    """The gain that `compressor` applies before its makeup gain, s of its equations: what a meter of it shows.
+
+    Args:
+        x: Audio `(*batch, channels, samples)`.
+        sample_rate: Sample rate in Hz.
+        threshold_db: As in `compressor`.
+        ratio: As in `compressor`.
+        attack_ms: As in `compressor`.
+        release_ms: As in `compressor`.
+        knee_db: As in `compressor`.
+        link: As in `compressor`.
+
+    Returns:
+        Gain in dB, 0 or less, `(*batch, 1, samples)`, or `(*batch, channels, samples)` if channels are not linked.
+
+    Raises:
+        TypeError: If x is not floating-point audio.
+        ValueError: If link is unknown, or a control does not match x.
+
+    Example:
+        >>> F.compressor_gain(torch.ones(1, 44100), 44100, threshold_db=-20.0, ratio=4.0)[0, -1].round()
+        tensor(-15.)
+    """
+    values = {
+        "threshold_db": threshold_db,
+        "ratio": ratio,
+        "attack_ms": attack_ms,
+        "release_ms": release_ms,
+        "knee_db": knee_db,
+    }
+    return _gain_db("compressor", x, sample_rate, link, 1, values)
+
+
+def expander_gain(
+    x: Tensor,
+    sample_rate: float,
+    threshold_db: Control = -40.0,
+    ratio: Control = 2.0,
+    attack_ms: Control = 5.0,
+    release_ms: Control = 100.0,
+    knee_db: Control = 6.0,
+    range_db: Control = 40.0,
+    link: str = "max",
+) -> Tensor:
+    """The gain that `expander` applies, s of its equations.
+
+    Args:
+        x: Audio `(*batch, channels, samples)`.
+        sample_rate: Sample rate in Hz.
+        threshold_db: As in `expander`.
+        ratio: As in `expander`.
+        attack_ms: As in `expander`.
+        release_ms: As in `expander`.
+        knee_db: As in `expander`.
+        range_db: As in `expander`.
+        link: As in `expander`.
+
+    Returns:
+        Gain in dB, 0 or less, `(*batch, 1, samples)`, or `(*batch, channels, samples)` if channels are not linked.
+
+    Raises:
+        TypeError: If x is not floating-point audio.
+        ValueError: If link is unknown, or a control does not match x.
+
+    Example:
+        >>> x = torch.full((1, 44100), 1e-3)
+        >>> F.expander_gain(x, 44100, threshold_db=-40.0, ratio=2.0, release_ms=10.0)[0, -1].round()
+        tensor(-20.)
+    """
+    values = {
+        "threshold_db": threshold_db,
+        "ratio": ratio,
+        "attack_ms": attack_ms,
+        "release_ms": release_ms,
+        "knee_db": knee_db,
+        "range_db": range_db,
+    }
+    return _gain_db("expander", x, sample_rate, link, -1, values)

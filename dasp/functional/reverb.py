@@ -141,8 +141,9 @@ def noise_shaped_reverb(
 
     Raises:
         TypeError: If x is not floating-point audio.
-        ValueError: If x has more than two channels, or a control does not have one value per band, does not match x,
-            differs between channels or changes with time, or a state is not one of this processor for x.
+        ValueError: If x has more than two channels, bands_hz are not rising frequencies above 0, or a control does not
+            have one value per band, does not match x, differs between channels or changes with time, or a state is not
+            one of this processor for x.
 
     Domain:
         decay_s acts as clamped to at least 1 ms.  Under torch.compile and vmap, and for tensors on a GPU, values are
@@ -156,6 +157,8 @@ def noise_shaped_reverb(
     """
     name = "noise_shaped_reverb"
     audio = check_call(name, x, sample_rate)
+    if not all(low < high < math.inf for low, high in zip((0.0, *bands_hz), bands_hz, strict=False)):
+        raise ValueError(f"{name}: bands_hz is {bands_hz}, expected rising frequencies above 0")
     gains, decays = (
         _one_setting(name, argument, control(name, argument, value, audio, size=len(bands_hz))).squeeze(-2)
         for argument, value in (("band_gain_db", band_gain_db), ("decay_s", decay_s))

@@ -15,7 +15,7 @@ from dasp.kernels._ballistics import ballistics
 from dasp.kernels._biquads import KINDS, biquads
 from dasp.kernels._convolution import convolve
 from dasp.kernels._delay import delay
-from dasp.kernels._dynamics import automated_dynamics, dynamics
+from dasp.kernels._dynamics import automated_dynamics, automated_gain, dynamics
 from dasp.kernels._gain_computer import DYNAMICS_CONTROLS, gain_computer
 from dasp.kernels._library import library
 from dasp.kernels._mix import mix
@@ -30,6 +30,7 @@ __all__ = [
     "DYNAMICS_CONTROLS",
     "KINDS",
     "automated_dynamics",
+    "automated_gain",
     "ballistics",
     "band_noise",
     "biquads",

@@ -265,8 +265,15 @@ def automated_dynamics(
     Returns:
         As `dynamics`.
     """
+    smoothed, makeup, zf = automated_gain(x, settings, zi, direction, sample_rate, mean)
+    return (x.double() * torch.exp(smoothed.unsqueeze(-2) + makeup)).to(x.dtype), zf
+
+
+def automated_gain(
+    x: Tensor, settings: Sequence[Tensor], zi: Tensor, direction: int, sample_rate: float, mean: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The smoothed gain `(groups, samples)` and the makeup gain of the same, in float64, and the last of the former."""
     *curve, falling, rising, makeup = in_units_of_dynamics(direction, sample_rate, *settings)
-    exact = x.double()
-    g = _gain_computer(exact, curve, _Shape(direction, mean)).g
+    g = _gain_computer(x.double(), curve, _Shape(direction, mean)).g
     smoothed, zf = ballistics(g, falling.expand(g.shape), rising.expand(g.shape), zi)
-    return (exact * torch.exp(smoothed.unsqueeze(-2) + makeup)).to(x.dtype), zf
+    return smoothed, makeup, zf

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.console import DifferentiableMixingConsole, Signals
+from dasp.mixing.constraints import Constraints
 from dasp.mixing.dataset import MixDataset, SynthSongs
 from dasp.mixing.features import bark_spectrum_db, crest_factor_db, rms_db, stereo_imbalance, stereo_width
 from dasp.mixing.fitting import FitResult, Progress, fit
@@ -18,39 +19,47 @@ from dasp.mixing.losses import (
     multi_resolution_stft,
     sum_and_difference,
 )
+from dasp.mixing.partial import PartialRender
 from dasp.mixing.practice import controls_around, plausible_controls
-from dasp.mixing.settings import SettingsError, describe, interpret
+from dasp.mixing.settings import Mix, SettingsError, describe, interpret, render, schema
+from dasp.mixing.switches import Switches
 from dasp.mixing.synth import Multitrack, multitrack
 
 __all__ = [
     "AudioFeatureLoss",
     "BandLevelLoss",
+    "Constraints",
     "DifferentiableMixingConsole",
     "DynamicsLoss",
     "Excerpt",
     "FitResult",
+    "Mix",
     "MixDataset",
     "MultiResolutionSTFTLoss",
     "Multitrack",
     "MultitrackFolder",
     "ParameterLoss",
+    "PartialRender",
     "Progress",
     "SettingsError",
+    "Signals",
     "Song",
     "StereoSTFTLoss",
     "SumAndDifferenceSTFTLoss",
+    "Switches",
     "SynthSongs",
     "Track",
     "bark_spectrum_db",
     "controls_around",
     "crest_factor_db",
-    "describe",
     "fit",
     "interpret",
     "multi_resolution_stft",
     "multitrack",
     "plausible_controls",
+    "render",
     "rms_db",
+    "schema",
     "stereo_imbalance",
     "stereo_width",
     "sum_and_difference",

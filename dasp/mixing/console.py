@@ -1,86 +1,72 @@
-"""The differentiable mixing console: strips, sends to effect buses, and a master."""
+"""The differentiable mixing console: strips, groups, sends to effect buses, and a master."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 import dasp.modules as M
 from dasp._checks import check_audio, check_sample_rate, shape_text
-from dasp._spec import Param, State
-from dasp.functional.level import amplitude, mixed
+from dasp._spec import State
+from dasp.functional.level import mixed
 from dasp.functional.stereo import centre_gain
-from dasp.modules._processor import part_of
+from dasp.mixing._names import check_known
+from dasp.mixing._runs import BlockRun, GainRun, Run
+from dasp.mixing.controls import Controlled, Values, send_gain
+from dasp.mixing.presets import DEFAULT_LOCKED, PRESETS, default_master, default_reverb, default_strip
+from dasp.mixing.switches import Switches, audible, check_flags, check_switches
 
-Values: TypeAlias = dict[str, dict[str, dict[str, Tensor]]]
-"""Physical controls by section, stage and name: `values["track"]["gain"]["gain_db"]`."""
-
-_Process: TypeAlias = Callable[[str, M.Chain, Tensor, Mapping[str, Mapping[str, Tensor]]], Tensor]
-"""How audio runs through the chain of a section of this name, with these controls."""
-
-SEND = Param("dB", -60, 12, meaning="Level at which a track is sent to a bus.")
-# A send fades out over the lowest part of its range, so that its lowest value is off and not merely quiet.
-_SEND_FADE_DB = 10.0
+Tracks: TypeAlias = Tensor | Sequence[Tensor]
+"""`(*batch, tracks, channels, samples)`, or a sequence of `(*batch, channels, samples)` where mono and stereo meet."""
 
 # Tracks of one number of channels share a strip, whose state has this name.
 _WIDTHS = {1: "mono", 2: "stereo"}
-
-_KINDS = ("low_shelf", "peaking", "peaking", "high_shelf")
-
-
-def default_strip(sample_rate: float) -> M.Chain:
-    """Four-band equaliser, compressor, fader and panner; the fader does what a makeup gain would."""
-    equalizer = M.ParametricEQ(
-        sample_rate, kinds=_KINDS, frequency_hz=_at_most((100.0, 500.0, 2500.0, 8000.0), sample_rate)
-    )
-    return M.Chain(equalizer, M.Compressor(sample_rate, ratio=1.0), M.Gain(sample_rate), M.StereoPanner(sample_rate))
+# Names that mean something else in controls, descriptions and constraints.
+_RESERVED = ("track", "tracks", "master")
 
 
-def default_reverb(sample_rate: float) -> M.Chain:
-    """A bus of nothing but reverberation."""
-    return M.Chain(M.NoiseShapedReverb(sample_rate, mix=1.0))
+class Signals(NamedTuple):
+    """What is heard along the way to a mix.
+
+    `sum` is that of the strips that go to no group, the groups and the buses, each later where others are.
+
+    Attributes:
+        mix: The mix `(*batch, 2, samples)`.
+        strips: The output of every strip, `(*batch, tracks, 2, samples)`; 0 where a track is absent or muted.
+        groups: The output of each group, `(*batch, 2, samples)`.
+        buses: The return of each bus, `(*batch, 2, samples)`.
+        sum: What goes into the master, `(*batch, 2, samples)`.
+        gain_db: The gain of every compressor and expander without its makeup gain, by section and stage such as
+            `track.compressor`: `(*batch, tracks, 1 or 2, samples)`, without tracks for other sections; 0 where a track
+            bypasses it.
+    """
+
+    mix: Tensor
+    strips: Tensor
+    groups: dict[str, Tensor]
+    buses: dict[str, Tensor]
+    sum: Tensor
+    gain_db: dict[str, Tensor]
 
 
-def default_master(sample_rate: float) -> M.Chain:
-    """Equaliser and compressor."""
-    return M.Chain(
-        M.ParametricEQ(sample_rate, kinds=_KINDS, frequency_hz=_at_most((100.0, 500.0, 2500.0, 8000.0), sample_rate)),
-        M.Compressor(sample_rate, ratio=1.0),
-    )
-
-
-def _at_most(frequency_hz: Sequence[float], sample_rate: float) -> list[float]:
-    return [min(f, 0.49 * sample_rate) for f in frequency_hz]
-
-
-DEFAULT_LOCKED = (
-    "track.compressor.makeup_gain_db",
-    "reverb.noise_shaped_reverb.mix",
-    # What a pre-delay changes is below the resolution of a spectral distance.
-    "reverb.noise_shaped_reverb.pre_delay_ms",
-    "master.compressor.makeup_gain_db",
-)
-
-
-def _send_gain(send_db: Tensor) -> Tensor:
-    """The factor of a send level, which fades out towards its lowest value."""
-    return amplitude(send_db) * ((send_db - SEND.low) / _SEND_FADE_DB).clamp(0, 1)
-
-
-class DifferentiableMixingConsole(nn.Module):
+class DifferentiableMixingConsole(Controlled):
     """A mix as a function of tracks and controls.
 
-    Every track runs through `strip`; the sum of the strips, and of the returns of the effect buses that strips are sent
-    to, runs through `master`.  The modules describe the processors, their options and the default controls; their own
-    parameters are not trained.  Controls are a dict of normalised tensors: "track" `(*batch, tracks, P)`, which ends in
-    one send level per bus, and one entry `(*batch, P)` for each bus and for "master".
+    Every track runs through `strip`.  Strips go to the master, or to the group that `Switches` say, whose processors
+    their sum runs through, and are sent to effect buses from behind their fader or, for buses in `pre_fader`, from
+    before it; groups are sent from behind their processors.  The sum of strips, groups and returns of buses runs
+    through `master`.  The modules describe the processors, their options and the default controls; their own
+    parameters are not trained.
 
-    A centred track passes the panner of a strip at 0 dB, whatever its law.  A send is off at -60 dB, towards which it
-    fades below -50 dB.
+    Controls are a dict of normalised tensors: "track" `(*batch, tracks, P)`, and one entry `(*batch, P)` for each
+    group, each bus and "master"; those of tracks and groups end in one send level per bus.
+
+    A centred track passes the panner of a strip at 0 dB, whatever its law.  The fader is the last `Gain` of the strip.
+    A send is off at -60 dB, towards which it fades below -50 dB.  Processors that declare a `latency` are waited for:
+    parallel paths line up, and the mix is late by `latency`.
 
     `forward` and `mix` take audio whole; `forward_block` and `mix_block` take it in blocks of any lengths, with a state
     that goes from one to the next, and give the same.
@@ -91,10 +77,14 @@ class DifferentiableMixingConsole(nn.Module):
             fader and panner.
         buses: Processors of each effect bus by name; by default one "reverb".
         master: Processors of the sum; by default equaliser and compressor.
-        locked: Names of controls (`"track.compressor.makeup_gain_db"`) that random draws and fits leave alone.
+        locked: Names of controls (`"track.compressor.makeup_gain_db"`, with `*` for any part) that random draws and
+            fits leave alone.
+        groups: Processors of each group by name; by default there is none.
+        pre_fader: Names of the buses that strips are sent to from before their fader.
 
     Raises:
-        ValueError: If a bus has the name of another section, a locked control is unknown, or sample rates differ.
+        ValueError: If two sections share a name, a locked control or a bus in pre_fader is unknown, there is no fader
+            to be before, or sample rates differ.
 
     Example:
         >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
@@ -110,106 +100,142 @@ class DifferentiableMixingConsole(nn.Module):
         buses: Mapping[str, M.Chain] | None = None,
         master: M.Chain | None = None,
         locked: Iterable[str] | None = None,
+        groups: Mapping[str, M.Chain] | None = None,
+        pre_fader: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        check_sample_rate("DifferentiableMixingConsole", sample_rate)
+        name = "DifferentiableMixingConsole"
+        check_sample_rate(name, sample_rate)
         self.sample_rate = sample_rate
         plain = strip is None and buses is None and master is None
         self.strip = strip if strip is not None else default_strip(sample_rate)
+        self.groups = nn.ModuleDict(groups or {})
         self.buses = nn.ModuleDict(buses if buses is not None else {"reverb": default_reverb(sample_rate)})
         self.master = master if master is not None else default_master(sample_rate)
-        for name, chain in self.sections().items():
+        for section, chain in self.sections().items():
             if chain.sample_rate != sample_rate:
-                raise ValueError(
-                    f"DifferentiableMixingConsole: {name} has sample_rate {chain.sample_rate}, expected {sample_rate}"
-                )
-        reserved = {"track", "master"} & set(self.buses)
-        if reserved:
-            raise ValueError(
-                f"DifferentiableMixingConsole: a bus is named {reserved.pop()!r}, which is another section"
-            )
+                raise ValueError(f"{name}: {section} has sample_rate {chain.sample_rate}, expected {sample_rate}")
+        for kind, sections, others in (("bus", self.buses, self.groups), ("group", self.groups, ())):
+            taken = [section for section in sections if section in (*_RESERVED, *others)]
+            if taken:
+                raise ValueError(f"{name}: a {kind} is named {taken[0]!r}, which is another section")
+        self.pre_fader = tuple(pre_fader)
+        for bus in self.pre_fader:
+            check_known(f"{name}: pre_fader", bus, list(self.buses))
+        faders = [stage for stage, module in self.strip.stages().items() if module.spec.name == "gain"]
+        self._fader = faders[-1] if faders else None
+        if self.pre_fader and self._fader is None:
+            raise ValueError(f"{name}: the strip has no Gain, so {self.pre_fader[0]!r} cannot be fed from before it")
         self.locked = tuple(DEFAULT_LOCKED if locked is None and plain else locked or ())
-        known = {name.split("[")[0] for name in self.control_names_flat()}
-        for name in self.locked:
-            if name.split("[")[0] not in known:
-                raise ValueError(f"DifferentiableMixingConsole: locked {name!r} is not a control of this console")
+        self._free = self._unlocked(f"{name}: locked", self.locked)
         self.requires_grad_(False)
 
-    def sections(self) -> dict[str, M.Chain]:
-        """The chain of each section: "track", every bus, "master"."""
-        chains: dict[str, Any] = {"track": self.strip, **dict(self.buses.items()), "master": self.master}
-        return chains
+    @classmethod
+    def preset(cls, name: str, sample_rate: float) -> DifferentiableMixingConsole:
+        """A console of published processors; `free` and `complete` tell their controls from what ours have beside.
 
-    def num_controls(self, section: str) -> int:
-        """Values per track or bus of a section's flat vector."""
-        return self.sections()[section].num_controls + (len(self.buses) if section == "track" else 0)
-
-    def control_names(self, section: str) -> list[str]:
-        """A name for each value of a section's flat vector; sends are `send.reverb_db`."""
-        sends = [f"send.{bus}_db" for bus in self.buses] if section == "track" else []
-        return self.sections()[section].control_names + sends
-
-    def control_names_flat(self) -> list[str]:
-        """Every control with its section in front."""
-        return [f"{section}.{name}" for section in self.sections() for name in self.control_names(section)]
-
-    def free(self, section: str) -> Tensor:
-        """Which values of a section's flat vector are not locked, `(P,)` bool."""
-        locked = set(self.locked)
-        names = [f"{section}.{name}" for name in self.control_names(section)]
-        return torch.tensor([name not in locked and name.split("[")[0] not in locked for name in names])
-
-    def default_controls(self, tracks: int, batch: Sequence[int] = ()) -> dict[str, Tensor]:
-        """Controls that pass the sum of the tracks through: the modules' own values, sends off."""
-        controls = {}
-        for section, chain in self.sections().items():
-            flat = chain.flat().detach()
-            if section == "track":
-                flat = torch.cat([flat, flat.new_zeros(len(self.buses))])
-            controls[section] = flat.expand(*batch, *((tracks,) if section == "track" else ()), -1).clone()
-        return controls
-
-    def random_controls(self, tracks: int, generator: torch.Generator, batch: Sequence[int] = ()) -> dict[str, Tensor]:
-        """Controls drawn uniformly on the normalised scale; locked ones keep their defaults."""
-        controls = self.default_controls(tracks, batch)
-        for section, default in controls.items():
-            drawn = torch.rand(default.shape, generator=generator, dtype=default.dtype)
-            controls[section] = torch.where(self.free(section), drawn, default)
-        return controls
-
-    def denormalize(self, controls: Mapping[str, Tensor]) -> Values:
-        """Normalised controls to physical values by section, stage and name, differentiable.
+        Args:
+            name: "steinmetz2021", strips of 26 free controls: gain 1, polarity 1, equaliser 13 (Q of the shelves is
+                locked), compressor 5 (the knee is locked), reverberation 4, fader 1, pan 1.  "diff_mst", 27 per track:
+                fader 1, equaliser 18, compressor 6, pan 1, send 1; effect bus 25: levels and decays of 12 bands, mix
+                (the pre-delay is locked); master 26: fader 1, equaliser 18, compressor 6, fader 1.
+            sample_rate: Sample rate in Hz.
 
         Raises:
-            ValueError: If a section is missing or unknown or has another number of values.
+            ValueError: If the name is unknown.
         """
-        if set(controls) != set(self.sections()):
-            raise ValueError(f"controls has sections {sorted(controls)}, expected {sorted(self.sections())}")
-        values: Values = {}
-        for section, chain in self.sections().items():
-            u, total = controls[section], self.num_controls(section)
-            if u.ndim < 1 or u.shape[-1] != total:
-                raise ValueError(f"controls[{section!r}] has shape {shape_text(u.shape)}, expected {total} values last")
-            values[section] = chain.denormalize(u[..., : chain.num_controls])
-            if section == "track":
-                sends = SEND.denormalize(u[..., chain.num_controls :], self.sample_rate).unbind(-1)
-                values[section]["send"] = {f"{bus}_db": send for bus, send in zip(self.buses, sends, strict=True)}
-        return values
+        check_known("DifferentiableMixingConsole: preset", name, list(PRESETS))
+        return cls(sample_rate, **PRESETS[name](sample_rate))
 
-    def normalize(self, values: Mapping[str, Mapping[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
-        """Physical values by section, stage and name to normalised controls; the inverse of `denormalize`."""
-        controls = {}
-        for section, chain in self.sections().items():
-            stages = {name: stage for name, stage in values[section].items() if name != "send"}
-            flat = chain.normalize(stages)
-            if section == "track":
-                sends = [SEND.normalize(values[section]["send"][f"{bus}_db"], self.sample_rate) for bus in self.buses]
-                flat = torch.cat([flat, *(send.unsqueeze(-1).to(flat.dtype) for send in sends)], -1)
-            controls[section] = flat
-        return controls
+    def sections(self) -> dict[str, M.Chain]:
+        """The chain of each section: "track", every group, every bus, "master"."""
+        chains: dict[str, Any] = {
+            "track": self.strip,
+            **dict(self.groups.items()),
+            **dict(self.buses.items()),
+            "master": self.master,
+        }
+        return chains
+
+    @property
+    def fader(self) -> str | None:
+        """The stage of the strip before which buses in `pre_fader` are fed: its last `Gain`."""
+        return self._fader
+
+    @property
+    def latency(self) -> int:
+        """Samples by which the mix is late."""
+        return max(self._arrivals()[1].values()) + self.master.latency
+
+    def _tap_latency(self, bus: str) -> int:
+        """Samples by which strips are late where they are sent to a bus."""
+        stages = self._before_fader() if bus in self.pre_fader else self.strip.stages()
+        return sum(stage.latency for stage in stages.values())
+
+    def _arrivals(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Samples by which what each bus is given is late, and strips ("track"), groups and buses where they meet."""
+        chains, strip = self.sections(), self.strip.latency
+        late = {"track": strip, **{group: strip + chains[group].latency for group in self.groups}}
+        groups = [late[group] for group in self.groups]
+        given = {bus: max(self._tap_latency(bus), *groups, 0) for bus in self.buses}
+        return given, late | {bus: given[bus] + chains[bus].latency for bus in self.buses}
+
+    def switches(
+        self,
+        names: Sequence[str],
+        mute: Iterable[str] = (),
+        solo: Iterable[str] = (),
+        bypass: Mapping[str, Iterable[str]] | None = None,
+        group: Mapping[str, str] | None = None,
+    ) -> Switches:
+        """Switches by the names of tracks.
+
+        Args:
+            names: The name of each track.
+            mute: Tracks that are muted.
+            solo: Tracks that are soloed.
+            bypass: Stages that tracks bypass: `{"voice": ["compressor"]}`.
+            group: Groups that tracks go to: `{"kick": "drums"}`; the others go to the master.
+
+        Raises:
+            ValueError: If a track, stage or group is unknown.
+
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> console.switches(["kick", "voice"], mute=["kick"]).mute
+            tensor([ True, False])
+        """
+        name, order = "switches", list(names)
+
+        def flags(what: str, chosen: Iterable[str]) -> Tensor | None:
+            picked = [check_known(f"{name}: {what}", track, order) for track in chosen]
+            return torch.tensor([track in picked for track in order]) if picked else None
+
+        bypassed: dict[str, list[str]] = {}
+        for track, stages in (bypass or {}).items():
+            for stage in stages:
+                bypassed.setdefault(check_known(f"{name}: bypass", stage, list(self.strip.stages())), []).append(track)
+        by_stage = {stage: flags("bypass", tracks) for stage, tracks in bypassed.items()}
+        assigned = None
+        if group:
+            known = list(self.groups)
+            for track, to in group.items():
+                check_known(f"{name}: group", track, order)
+                check_known(f"{name}: group", to, known)
+            assigned = torch.tensor([known.index(group[track]) if track in group else -1 for track in order])
+        return Switches(
+            flags("mute", mute),
+            flags("solo", solo),
+            {s: f for s, f in by_stage.items() if f is not None} or None,
+            assigned,
+        )
 
     def forward(
-        self, tracks: Tensor | Sequence[Tensor], controls: Mapping[str, Tensor], mask: Tensor | None = None
+        self,
+        tracks: Tracks,
+        controls: Mapping[str, Tensor],
+        mask: Tensor | None = None,
+        switches: Switches | None = None,
     ) -> Tensor:
         """Mixes tracks.
 
@@ -217,27 +243,32 @@ class DifferentiableMixingConsole(nn.Module):
             tracks: `(*batch, tracks, channels, samples)` with one or two channels, or a sequence of
                 `(*batch, channels, samples)` where mono and stereo tracks meet.
             controls: Normalised controls, see the class.
-            mask: `(*batch, tracks)` bool, False where a track is absent.
+            mask: `(*batch, tracks)` or `(tracks,)` bool, False where a track is absent.
+            switches: Mute, solo, bypass and groups of tracks.  An absent or muted track contributes nothing, whatever
+                stands in its samples.
 
         Returns:
             The mix `(*batch, 2, samples)`.
 
         Raises:
-            TypeError: If tracks is not floating-point audio.
-            ValueError: If tracks, controls and mask do not match.
+            TypeError: If tracks is not floating-point audio, or a mask or switch has the wrong type.
+            ValueError: If tracks, controls, mask and switches do not match.
         """
-        return self.mix(tracks, self.denormalize(controls), mask)
+        return self.mix(tracks, self.denormalize(controls), mask, switches)
 
-    def mix(self, tracks: Tensor | Sequence[Tensor], values: Values, mask: Tensor | None = None) -> Tensor:
+    def mix(
+        self, tracks: Tracks, values: Values, mask: Tensor | None = None, switches: Switches | None = None
+    ) -> Tensor:
         """Mixes tracks with controls in physical units, as `denormalize` gives them; see `forward`."""
-        return self._mix(tracks, values, mask, _whole)
+        return self._mix(tracks, values, mask, switches, Run()).mix
 
     def forward_block(
         self,
-        tracks: Tensor | Sequence[Tensor],
+        tracks: Tracks,
         state: State,
         controls: Mapping[str, Tensor],
         mask: Tensor | None = None,
+        switches: Switches | None = None,
     ) -> tuple[Tensor, State]:
         """Mixes a block of tracks as `forward` does, from a state.
 
@@ -246,6 +277,7 @@ class DifferentiableMixingConsole(nn.Module):
             state: What the call on the block before returned; `{}` at rest.
             controls: Normalised controls, see the class.
             mask: See `forward`.
+            switches: See `forward`.  The processors of a track that is absent or muted hear silence.
 
         Returns:
             The mix `(*batch, 2, samples)`, equal to that of the whole to rounding, and the next state, a dict of
@@ -255,8 +287,8 @@ class DifferentiableMixingConsole(nn.Module):
 
         Raises:
             TypeError: If tracks is not floating-point audio, or state is not a dict.
-            ValueError: If tracks, controls and mask do not match, or the state is not one of this console for tracks
-                of this batch, number and channels.
+            ValueError: If tracks, controls, mask and switches do not match, or the state is not one of this console for
+                tracks of this batch, number and channels.
 
         Example:
             >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
@@ -266,44 +298,177 @@ class DifferentiableMixingConsole(nn.Module):
             >>> mix.shape
             torch.Size([2, 410])
         """
-        return self.mix_block(tracks, state, self.denormalize(controls), mask)
+        return self.mix_block(tracks, state, self.denormalize(controls), mask, switches)
 
     def mix_block(
-        self, tracks: Tensor | Sequence[Tensor], state: State, values: Values, mask: Tensor | None = None
+        self,
+        tracks: Tracks,
+        state: State,
+        values: Values,
+        mask: Tensor | None = None,
+        switches: Switches | None = None,
     ) -> tuple[Tensor, State]:
         """Mixes a block of tracks with controls in physical units, as `denormalize` gives them; see `forward_block`."""
         name = type(self).__name__
         if not isinstance(state, dict):
             raise TypeError(f"{name}: state is a {type(state).__name__}, expected a dict of tensors, {{}} at rest")
-        after: State = {}
-
-        def block(section: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-            y, own = chain.process_block(x, part_of(state, section), controls)
-            after.update({f"{section}.{key}": value for key, value in own.items()})
-            return y
-
-        mix = self._mix(tracks, values, mask, block)
+        run = BlockRun(state)
+        mix, after = self._mix(tracks, values, mask, switches, run).mix, run.after
         if state and state.keys() != after.keys():
             odd = min(state.keys() ^ after.keys())
             what = "has" if odd in state else "lacks"
             raise ValueError(f"{name}: state {what} {odd!r}, expected {', '.join(sorted(after))}, or {{}} at rest")
         return mix, after
 
-    def _mix(self, tracks: Tensor | Sequence[Tensor], values: Values, mask: Tensor | None, process: _Process) -> Tensor:
-        strips = self._strips(tracks, values["track"], mask, process)
-        one = torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device)
-        sends = [one * _send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses]
-        # The sum, and what is sent to each bus, are one product of a matrix with the strips.
-        gains = self._pan_level * torch.stack([one, *sends], -2)
-        total, *sent = mixed(strips, gains).unbind(-3)
-        chains = self.sections()
-        for bus, x in zip(self.buses, sent, strict=True):
-            total = total + process(bus, chains[bus], x, values[bus])
-        return process("master", self.master, total, values["master"])
+    def signals(
+        self,
+        tracks: Tracks,
+        controls: Mapping[str, Tensor],
+        mask: Tensor | None = None,
+        switches: Switches | None = None,
+    ) -> Signals:
+        """Mixes tracks as `forward` does, and gives what is heard along the way: stems, groups, returns, gains.
 
-    def strips(
-        self, tracks: Tensor | Sequence[Tensor], values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None
-    ) -> Tensor:
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> signals = console.signals(torch.ones(2, 1, 4410), console.default_controls(2))
+            >>> signals.strips.shape, signals.gain_db["master.compressor"].shape
+            (torch.Size([2, 2, 4410]), torch.Size([1, 4410]))
+        """
+        run, values = GainRun(), self.denormalize(controls)
+        signals = self._mix(tracks, values, mask, switches, run)
+        strips = signals.strips * self._of_items(
+            self._pan_level(self.strip.stages(), switches or Switches(), signals.strips)
+        )
+        return signals._replace(strips=strips, gain_db=self._gains(run.gains, tracks, strips, switches or Switches()))
+
+    def describe(
+        self, controls: Mapping[str, Tensor], names: Sequence[str], switches: Switches | None = None
+    ) -> dict[str, Any]:
+        """Describes this console and a mix in physical units, as a dict that is ready for JSON.
+
+        Args:
+            controls: Normalised controls of one mix, without batch dimensions.
+            names: A name for each track.
+            switches: Switches `(tracks,)`.
+
+        Returns:
+            A dict of numbers, lists and strings, of which `dasp.mixing.render` makes to the bit the audio that
+            `forward` makes of these controls and switches.
+
+        Raises:
+            ValueError: If controls are a batch, or names are not as many as tracks, or not different.
+
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> settings = console.describe(console.default_controls(1), ["voice"])
+            >>> settings["tracks"]["voice"]["stereo_panner"]
+            {'pan': 0.0}
+        """
+        # Descriptions know consoles, which they build; not the other way round but here.
+        from dasp.mixing import settings
+
+        return settings.describe(self, controls, names, switches)
+
+    def controls_from(self, description: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Normalised controls of a description of this console.
+
+        Args:
+            description: What `describe` gave, or the same read from JSON, perhaps edited.
+            dtype: Type of the controls.
+
+        Returns:
+            Controls.  In the type of the controls that were described they give the described values, and so the same
+            audio, to the bit.
+
+        Raises:
+            SettingsError: If it is no description, or one of another console.
+        """
+        from dasp.mixing import settings
+
+        return settings.controls_from(self, dict(description), dtype)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What this console can do, for programs and language models that drive it.
+
+        Returns:
+            A dict that is ready for JSON: sections, stages, controls with units, ranges, scales and defaults, sends
+            and their taps, groups, switches, what is locked, latency, and the calls there are.
+
+        Example:
+            >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+            >>> console.capabilities()["sections"]["track"]["stages"][2]["controls"][0]["unit"]
+            'dB'
+        """
+        from dasp.mixing.capabilities import capabilities
+
+        return capabilities(self)
+
+    def _gains(
+        self, gains: Mapping[str, Tensor], tracks: Tracks, strips: Tensor, switches: Switches
+    ) -> dict[str, Tensor]:
+        """Gains by section and stage, those of mono and stereo tracks in the order of the tracks."""
+        found: dict[str, Tensor] = {}
+        widths = _by_channels(tracks)
+        for stage in self.strip.stages():
+            parts = [(index, gains.get(f"track.{_WIDTHS[audio.shape[-2]]}.{stage}")) for index, audio in widths]
+            have = [(index, gain) for index, gain in parts if gain is not None]
+            if not have:
+                continue
+            channels = max(gain.shape[-2] for _, gain in have)
+            wide = [(i, g.expand(*g.shape[:-2], channels, g.shape[-1])) for i, g in have]
+            gain = wide[0][1] if len(wide) == 1 else _in_order(wide)
+            bypassed = (switches.bypass or {}).get(stage)
+            found[f"track.{stage}"] = gain if bypassed is None else torch.where(bypassed[..., None, None], 0.0, gain)
+        return found | {place: gain for place, gain in gains.items() if not place.startswith("track.")}
+
+    def _mix(self, tracks: Tracks, values: Values, mask: Tensor | None, switches: Switches | None, run: Run) -> Signals:
+        """The mix and what is heard on the way, but for the level of panners in the strips, and gains."""
+        switches = switches or Switches()
+        widths = _by_channels(tracks)
+        heard = self._heard(widths, mask, switches)
+        strips, taps = self._strips(widths, values["track"], heard, switches, run)
+        one = torch.ones(strips.shape[:-2], dtype=strips.dtype, device=strips.device)
+        sends = {bus: one * send_gain(values["track"]["send"][f"{bus}_db"].to(strips.dtype)) for bus in self.buses}
+        if heard is not None:
+            # What a muted track is sent at may be no number either.
+            sends = {bus: torch.where(heard, send, 0.0) for bus, send in sends.items()}
+        after = [bus for bus in self.buses if bus not in self.pre_fader]
+        direct, members = one, []
+        if switches.group is not None:
+            direct = one * (switches.group < 0)
+            members = [one * (switches.group == position) for position in range(len(self.groups))]
+        # The sum, and what goes to each group and bus, are one product of a matrix with the strips.
+        matrix = torch.stack([direct, *members, *(sends[bus] for bus in after)], -2)
+        total, *parts = mixed(
+            strips, self._of_rows(self._pan_level(self.strip.stages(), switches, strips)) * matrix
+        ).unbind(-3)
+        grouped = parts[: len(members)] if members else [torch.zeros_like(total) for _ in self.groups]
+        sent = dict(zip(after, parts[len(members) :], strict=True))
+        if taps is not None:
+            level = self._of_rows(self._pan_level(self._before_fader(), switches, taps))
+            early = mixed(taps, level * torch.stack([sends[bus] for bus in self.pre_fader], -2))
+            sent |= dict(zip(self.pre_fader, early.unbind(-3), strict=True))
+        chains, (given, late) = self.sections(), self._arrivals()
+        sent = {bus: run.late(f"{bus}.sent", sent[bus], given[bus] - self._tap_latency(bus)) for bus in self.buses}
+        end = max(late.values())
+        total = run.late("track", total, end - late["track"])
+        groups, buses = {}, {}
+        for group, x in zip(self.groups, grouped, strict=True):
+            y = run.chain(group, chains[group], x, values[group])
+            for bus in self.buses:
+                level = send_gain(values[group]["send"][f"{bus}_db"].to(y.dtype))[..., None, None]
+                sent[bus] = sent[bus] + level * run.late(f"{bus}.sent.{group}", y, given[bus] - late[group])
+            groups[group] = run.late(group, y, end - late[group])
+            total = total + groups[group]
+        for bus in self.buses:
+            y = run.chain(bus, chains[bus], sent[bus], values[bus])
+            buses[bus] = run.late(bus, y, end - late[bus])
+            total = total + buses[bus]
+        mix = run.chain("master", self.master, total, values["master"])
+        return Signals(mix, strips, groups, buses, total, {})
+
+    def strips(self, tracks: Tracks, values: Mapping[str, Mapping[str, Tensor]], mask: Tensor | None = None) -> Tensor:
         """The output of every strip, `(*batch, tracks, 2, samples)`.
 
         Args:
@@ -311,31 +476,66 @@ class DifferentiableMixingConsole(nn.Module):
             values: Physical controls of the section "track".
             mask: See `forward`.
         """
-        return self._strips(tracks, values, mask, _whole) * self._pan_level
+        widths, switches = _by_channels(tracks), Switches()
+        strips, _ = self._strips(widths, values, self._heard(widths, mask, switches), switches, Run())
+        return strips * self._of_items(self._pan_level(self.strip.stages(), switches, strips))
+
+    def _heard(self, widths: _Widths, mask: Tensor | None, switches: Switches) -> Tensor | None:
+        """Which tracks contribute; None if all do."""
+        first = widths[0][1]
+        lead = first.shape[:-2] if len(widths) == 1 else (*first.shape[:-3], sum(len(index) for index, _ in widths))
+        if mask is not None:
+            check_flags("mask", mask, lead)
+        check_switches(switches, lead, list(self.strip.stages()), len(self.groups))
+        return audible(mask, switches)
 
     def _strips(
         self,
-        tracks: Tensor | Sequence[Tensor],
+        widths: _Widths,
         values: Mapping[str, Mapping[str, Tensor]],
-        mask: Tensor | None,
-        process: _Process,
-    ) -> Tensor:
-        """Strips whose panners are as loud as their law has it at the centre."""
-        groups = _by_channels(tracks)
-        if len(groups) == 1:
-            strips = process(f"track.{_WIDTHS[groups[0][1].shape[-2]]}", self.strip, groups[0][1], values)
+        heard: Tensor | None,
+        switches: Switches,
+        run: Run,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Strips and, for buses before the fader, what goes into it, panners as loud as their law has the centre."""
+        if len(widths) == 1:
+            strips, taps = self._strip(widths[0][1], values, heard, switches.bypass or {}, run)
         else:
-            outputs: dict[int, Tensor] = {}
-            for index, audio in groups:
-                part = self._of_tracks(values, index)
-                out = process(f"track.{_WIDTHS[audio.shape[-2]]}", self.strip, audio, part)
-                outputs.update(zip(index, out.unbind(-3), strict=True))
-            strips = torch.stack([outputs[track] for track in sorted(outputs)], -3)
-        if mask is None:
-            return strips
-        if mask.shape != strips.shape[:-2]:
-            raise ValueError(f"mask has shape {shape_text(mask.shape)}, expected {shape_text(strips.shape[:-2])}")
-        return torch.where(mask[..., None, None], strips, 0.0)
+            outputs = []
+            for index, audio in widths:
+                bypass = {stage: flags[..., index] for stage, flags in (switches.bypass or {}).items()}
+                there = None if heard is None else heard[..., index]
+                outputs.append((index, *self._strip(audio, self._of_tracks(values, index), there, bypass, run)))
+            strips = _in_order([(index, out) for index, out, _ in outputs])
+            early = [(index, tap) for index, _, tap in outputs if tap is not None]
+            taps = _in_order(early) if early else None
+        if heard is None:
+            return strips, taps
+        there = heard[..., None, None]
+        return torch.where(there, strips, 0.0), None if taps is None else torch.where(there, taps, 0.0)
+
+    def _strip(
+        self,
+        x: Tensor,
+        values: Mapping[str, Mapping[str, Tensor]],
+        heard: Tensor | None,
+        bypass: Mapping[str, Tensor],
+        run: Run,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Strips of tracks of one number of channels."""
+        place, tap = f"track.{_WIDTHS[x.shape[-2]]}", None
+        if heard is not None:
+            # Gradients of a track that is not heard are those of silence, also where its samples are no numbers.
+            x = torch.where(heard[..., None, None], x, 0.0)
+        for name, stage in self.strip.stages().items():
+            if name == self._fader and self.pre_fader:
+                tap = x.expand(*x.shape[:-2], 2, x.shape[-1])
+            y = run.stage(f"{place}.{name}", stage, x, values.get(name, {}))
+            if name in bypass or stage.latency:
+                # Also where no track bypasses the stage, so that one may from some block on.
+                x = run.late(f"{place}.bypass.{name}", x, stage.latency)
+            x = run.bypass(f"{place}.{name}", bypass.get(name), x, y)
+        return x, tap
 
     def _of_tracks(
         self, values: Mapping[str, Mapping[str, Tensor]], index: Sequence[int]
@@ -351,18 +551,43 @@ class DifferentiableMixingConsole(nn.Module):
             }
         return picked
 
-    @property
-    def _pan_level(self) -> float:
-        """What brings the centre of the strip's panners to 0 dB."""
-        laws = [stage.options["law"] for stage in self.strip.stages().values() if stage.spec.name == "stereo_panner"]
-        return 1 / math.prod([centre_gain(law) for law in laws])
+    def _before_fader(self) -> dict[str, M.Processor]:
+        stages = self.strip.stages()
+        return {name: stages[name] for name in list(stages)[: list(stages).index(str(self._fader))]}
+
+    def _pan_level(self, stages: Mapping[str, M.Processor], switches: Switches, like: Tensor) -> float | Tensor:
+        """What brings the centre of the panners that a track passes to 0 dB, `(*batch, tracks)` if they differ."""
+        level: float | Tensor = 1.0
+        for name, stage in stages.items():
+            if stage.spec.name == "stereo_panner":
+                own = 1 / centre_gain(stage.options["law"])
+                bypassed = (switches.bypass or {}).get(name)
+                level = level * (own if bypassed is None else torch.where(bypassed, like.new_ones(()), own))
+        return level
+
+    @staticmethod
+    def _of_rows(level: float | Tensor) -> float | Tensor:
+        """A level of tracks for each row of a matrix of gains."""
+        return level.unsqueeze(-2) if isinstance(level, Tensor) else level
+
+    @staticmethod
+    def _of_items(level: float | Tensor) -> float | Tensor:
+        """A level of tracks for their audio."""
+        return level[..., None, None] if isinstance(level, Tensor) else level
 
 
-def _whole(section: str, chain: M.Chain, x: Tensor, controls: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-    return chain.process(x, controls)
+_Widths: TypeAlias = list[tuple[list[int], Tensor]]
 
 
-def _by_channels(tracks: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
+def _in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Tracks of several numbers of channels in one order again."""
+    outputs: dict[int, Tensor] = {}
+    for index, audio in parts:
+        outputs.update(zip(index, audio.unbind(-3), strict=True))
+    return torch.stack([outputs[track] for track in sorted(outputs)], -3)
+
+
+def _by_channels(tracks: Tracks) -> _Widths:
     """Tracks of one number of channels together, `(*batch, tracks, channels, samples)`, after their positions."""
     name = "DifferentiableMixingConsole"
     if isinstance(tracks, Tensor):
@@ -370,6 +595,8 @@ def _by_channels(tracks: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Ten
         if tracks.ndim < 3:
             shape = shape_text(tracks.shape)
             raise ValueError(f"{name}: tracks has shape {shape}, expected (*batch, tracks, channels, samples)")
+        if tracks.shape[-3] == 0:
+            raise ValueError(f"{name}: tracks has shape {shape_text(tracks.shape)}, expected at least one track")
         # All of them, however many: a list of their positions would fix their number in an exported program.
         return [([], tracks)]
     if not tracks:

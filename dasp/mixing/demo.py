@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 import dasp.modules as M
-from dasp.mixing.console import DEFAULT_LOCKED, DifferentiableMixingConsole, Values
+from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.controls import Values
 from dasp.mixing.fitting import loud_level_db
+from dasp.mixing.presets import DEFAULT_LOCKED
 from dasp.mixing.synth import Multitrack, multitrack
 
 
@@ -20,14 +22,19 @@ class Demo:
     Attributes:
         song: The multitrack.
         console: The console of the hidden mix.
-        values: The hidden physical controls.
+        controls: The hidden controls, normalised.
         reference: The mix `(2, samples)`.
     """
 
     song: Multitrack
     console: DifferentiableMixingConsole
-    values: Values
+    controls: dict[str, Tensor]
     reference: Tensor
+
+    @property
+    def values(self) -> Values:
+        """The hidden physical controls."""
+        return self.console.denormalize(self.controls)
 
 
 def make(seed: int = 0, seconds: float = 8.0, sample_rate: int = 44100, num_tracks: int = 6) -> Demo:
@@ -68,9 +75,10 @@ def make(seed: int = 0, seconds: float = 8.0, sample_rate: int = 44100, num_trac
     reverb = values["reverb"]["noise_shaped_reverb"]
     reverb["decay_s"] = torch.linspace(1.6, 0.5, reverb["decay_s"].shape[-1]) * draw.log(one, 0.7, 1.4)
     reverb["band_gain_db"] = reverb["band_gain_db"] + draw.even(reverb["band_gain_db"], -3.0, 3.0)
+    controls = console.normalize(values)
     with torch.no_grad():
-        reference = console.mix(song.tracks, values)
-    return Demo(song, console, values, reference)
+        reference = console(song.tracks, controls)
+    return Demo(song, console, controls, reference)
 
 
 class _Draw:

@@ -10,12 +10,14 @@ import numpy as np
 import scipy.optimize
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dasp._checks import check_audio
 from dasp._spec import PROCESSORS
-from dasp.mixing.console import DifferentiableMixingConsole, Values
+from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.constraints import Constraints
+from dasp.mixing.controls import Values
 from dasp.mixing.losses import BandLevelLoss, StereoSTFTLoss
-from dasp.modules import project
 
 # Step of gradient descent per kind of control, on the normalised scale: a fraction of a dB, of a semitone or of a
 # direction that is just audible, so that all kinds arrive at about the same time.
@@ -100,6 +102,7 @@ def fit(
     excerpt_s: float = 4.5,
     seed: int = 0,
     on_step: Callable[[Progress], None] | None = None,
+    constraints: Constraints | None = None,
 ) -> FitResult:
     """Finds controls with which the console makes the reference out of the tracks.
 
@@ -108,13 +111,14 @@ def fit(
     that compressors and reverberation are in their course.  A KeyboardInterrupt ends the fit with what is found so far.
 
     Args:
-        console: The console; its locked controls stay.
+        console: The console; its locked controls keep their defaults.
         tracks: Tracks `(1 or 2, samples)` each, all of one length.
         reference: The mix to reproduce, `(2, samples)`.
         steps: Steps of gradient descent.
         excerpt_s: Length of an excerpt in seconds.
         seed: Seed of the choice of excerpts.
         on_step: Called after each step.
+        constraints: Locks and limits that the controls obey from the start; by default those of the console alone.
 
     Returns:
         The controls and how the loss came down.  The same arguments give the same result.
@@ -124,10 +128,14 @@ def fit(
         ValueError: If their lengths differ, the reference is not stereo or is silent, or steps is less than 0.
     """
     _check(tracks, reference, steps)
-    samples = reference.shape[-1]
+    samples, late = reference.shape[-1], console.latency
+    if late:
+        # What comes out late is compared with the reference from where it begins.
+        tracks = [functional.pad(track, (0, late)) for track in tracks]
     loss = _Distance(reference, console.sample_rate)
-    start = console.normalize(starting_point(console, tracks, reference))
-    descent = _Descent(console, start)
+    obey = Constraints(console) if constraints is None else constraints
+    start = obey(console.normalize(starting_point(console, tracks, reference)))
+    descent = _Descent(console, start, obey)
     length, lead = (max(round(s * console.sample_rate) // loss.grid, 4) * loss.grid for s in (excerpt_s, _LEAD_S))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
@@ -137,9 +145,9 @@ def fit(
         for step in range(1, steps + 1):
             begin = int(torch.randint(max(1, (samples - length) // loss.grid + 1), (), generator=generator)) * loss.grid
             before = min(lead, begin)
-            excerpt = [track[..., begin - before : begin + length] for track in tracks]
+            excerpt = [track[..., begin - before : begin + length + late] for track in tracks]
             values = console.denormalize(descent.controls())
-            distance = loss(console.mix(excerpt, values)[..., before:], begin)
+            distance = loss(console.mix(excerpt, values)[..., before + late :], begin)
             descent.step(distance + _EQUALIZER_COST * _equalization(values), step / steps)
             losses.append(float(distance.detach()))
             if on_step is not None:
@@ -180,8 +188,9 @@ def _set_faders(
     """Sets gains and, where there is a panner, pans to the non-negative least-squares solution of each channel."""
     stride = max(1, reference.shape[-1] // _LEAST_SQUARES_SAMPLES)
     with torch.no_grad():
-        strips = console.strips(tracks, strip)[..., ::stride].double()
-    mix = reference[..., ::stride].double()
+        late = console.strip.latency
+        strips = console.strips(tracks, strip)[..., late : late + reference.shape[-1] : stride].double()
+    mix = reference[..., : strips.shape[-1] * stride : stride].double()
     weights = [scipy.optimize.nnls(strips[:, ch].T.numpy(), mix[ch].numpy())[0] for ch in (0, 1)]
     left, right = torch.from_numpy(np.stack(weights)).clamp_min(1e-9)
     if "stereo_panner" in strip:
@@ -236,7 +245,7 @@ def _whole(
     controls: dict[str, Tensor],
     loss: _Distance,
 ) -> float:
-    return float(loss(console(tracks, controls)))
+    return float(loss(console(tracks, controls)[..., console.latency :]))
 
 
 class _Distance:
@@ -257,24 +266,20 @@ class _Distance:
 
 
 class _Descent:
-    """Adam on normalised controls, with a step size for each, inside [0, 1]."""
+    """Adam on normalised controls, with a step size for each, where they obey constraints."""
 
-    def __init__(self, console: DifferentiableMixingConsole, start: dict[str, Tensor]) -> None:
+    def __init__(self, console: DifferentiableMixingConsole, start: dict[str, Tensor], obey: Constraints) -> None:
         self._rates = {section: _step_sizes(console, section) for section in start}
         # Adam moves every variable by about its learning rate: variables in units of their step size share one.
         self._scaled = {
-            section: (u.detach().float() / self._rates[section].clamp_min(1e-9)).requires_grad_()
-            for section, u in start.items()
+            section: (u.detach().float() / self._rates[section]).requires_grad_() for section, u in start.items()
         }
-        self._start = {section: u.detach().float() for section, u in start.items()}
+        self._obey = obey
         self._adam = torch.optim.Adam(self._scaled.values(), lr=1.0, betas=_BETAS)
 
     def controls(self) -> dict[str, Tensor]:
-        """The controls, differentiable; locked ones are those of the start."""
-        return {
-            section: torch.where(rate > 0, project(self._scaled[section] * rate), self._start[section])
-            for section, rate in self._rates.items()
-        }
+        """The controls, differentiable; locked ones have their values and no gradient."""
+        return self._obey({section: self._scaled[section] * rate for section, rate in self._rates.items()})
 
     def step(self, loss: Tensor, done: float) -> None:
         """One step along the gradient of the loss, smaller towards the end."""
@@ -283,13 +288,13 @@ class _Descent:
         loss.backward()
         self._adam.step()
         with torch.no_grad():
-            for section, scaled in self._scaled.items():
-                rate = self._rates[section].clamp_min(1e-9)
-                scaled.copy_(torch.minimum(scaled.clamp_min(0), 1 / rate))
+            for section, u in self.controls().items():
+                self._scaled[section].copy_(u / self._rates[section])
 
 
 def _step_sizes(console: DifferentiableMixingConsole, section: str) -> Tensor:
-    """The step size of each control of a section's flat vector, 0 for locked ones."""
+    """The step size of each control of a section's flat vector."""
     names = console.control_names(section)
-    sizes = [next((size for kind, size in STEP_SIZES.items() if kind in name), _OTHER_STEP_SIZE) for name in names]
-    return torch.tensor(sizes) * console.free(section)
+    return torch.tensor(
+        [next((size for kind, size in STEP_SIZES.items() if kind in name), _OTHER_STEP_SIZE) for name in names]
+    )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import dasp.functional as F
-from dasp.mixing.console import SEND, DifferentiableMixingConsole, Values
+from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.controls import SEND, Values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

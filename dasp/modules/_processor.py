@@ -79,6 +79,9 @@ class Processor(nn.Module):
     function: ClassVar[Callable[..., Tensor]]
     spec: ClassVar[Spec]
 
+    latency: int = 0
+    """Samples by which the output comes late.  A class or a module of a processor that delays says how many."""
+
     def __init_subclass__(cls, function: Callable[..., Tensor], **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.function = staticmethod(function)
@@ -109,11 +112,14 @@ class Processor(nn.Module):
             if signal not in arguments:
                 raise TypeError(f"{name}: {signal} is missing")
             self.register_buffer(signal, arguments[signal])
+        # As they were given; parameters are rounded to their type.
+        self._initial: dict[str, Tensor] = {}
         for control, size in self.spec.layout(self.options):
-            initial = self._initial(control, size, arguments.get(control))
+            self._initial[control] = self._normalized(control, size, arguments.get(control))
+            initial = self._initial[control].to(torch.get_default_dtype()).clone()
             self.register_parameter(f"{control}_normalized", nn.Parameter(initial))
 
-    def _initial(self, control: str, size: int | None, value: Control | None) -> Tensor:
+    def _normalized(self, control: str, size: int | None, value: Control | None) -> Tensor:
         param = self.spec.controls[control]
         if value is None:
             physical = self.spec.default(control, self.sample_rate, self.options)
@@ -130,7 +136,7 @@ class Processor(nn.Module):
                 raise ValueError(
                     f"{type(self).__name__}: {control} is {value}, expected {low:g} to {high:g} {param.unit}".rstrip()
                 )
-        return param.normalize(physical, self.sample_rate).to(torch.get_default_dtype()).clone()
+        return param.normalize(physical, self.sample_rate)
 
     @property
     def num_controls(self) -> int:
@@ -148,8 +154,18 @@ class Processor(nn.Module):
 
     def flat(self) -> Tensor:
         """The learnable controls as one normalised vector, as they are, in float32 at least."""
-        flat = torch.cat([getattr(self, f"{control}_normalized").reshape(-1) for control in self.spec.controls])
+        controls = [getattr(self, f"{control}_normalized").reshape(-1) for control in self.spec.controls]
+        flat = torch.cat(controls) if controls else torch.zeros(0)
         return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+
+    def exact(self) -> Tensor:
+        """What `flat` gives in float64, without the rounding of parameters that are as they were made."""
+        exact = [torch.zeros(0, dtype=torch.float64)]
+        for control, initial in self._initial.items():
+            value = getattr(self, f"{control}_normalized").detach()
+            made = initial.to(value)
+            exact.append(torch.where(value == made, initial.to(value.device), value.double()).reshape(-1))
+        return torch.cat(exact)
 
     def normalize(self, controls: Mapping[str, Control]) -> Tensor:
         """Physical values by name to a flat normalised vector; see `Spec.normalize`."""
@@ -246,6 +262,11 @@ class Chain(nn.Sequential):
         """Sample rate in Hz."""
         return next(iter(self.stages().values())).sample_rate
 
+    @property
+    def latency(self) -> int:
+        """Samples by which the output comes late: those of all stages."""
+        return sum(stage.latency for stage in self.stages().values())
+
     def stages(self) -> dict[str, Processor]:
         """The stages by name, that of the function, numbered where it occurs again: `peaking`, `peaking_2`."""
         stages: dict[str, Processor] = {}
@@ -280,6 +301,10 @@ class Chain(nn.Sequential):
     def flat(self) -> Tensor:
         """The learnable controls of all stages as one normalised vector."""
         return torch.cat([stage.flat() for stage in self.stages().values()])
+
+    def exact(self) -> Tensor:
+        """What `flat` gives in float64, without the rounding of parameters that are as they were made."""
+        return torch.cat([stage.exact() for stage in self.stages().values()])
 
     def normalize(self, controls: Mapping[str, Mapping[str, Control]]) -> Tensor:
         """Physical values by stage and name to a flat normalised vector; what is missing takes its default.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -511,3 +512,57 @@ def test_makeup_gain_may_differ_between_linked_channels():
     plain = F.compressor(x, SAMPLE_RATE)
     assert torch.equal(y[0], plain[0])
     assert relative_error(y[1], 10 * array(plain[1])) <= 16 * ROUNDING_64
+
+
+# The gain alone
+
+
+@pytest.mark.parametrize("link", ["max", "mean", "none"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gains_are_those_of_the_loops_in_silence_too(channels, link):
+    for seed in range(4):
+        setting = {**controls(seed), "link": link}
+        x = programme(channels, 1000, seed)
+        rows = [
+            [static_reduction(level, *(setting[n] for n in ("threshold_db", "ratio", "knee_db"))) for level in row]
+            for row in linked(x, link)
+        ]
+        times = setting["attack_ms"], setting["release_ms"]
+        expected = np.stack([-smoothed(np.array(row), *times, SAMPLE_RATE) for row in rows])
+        gain = array(F.compressor_gain(torch.from_numpy(x), SAMPLE_RATE, **setting))
+        np.testing.assert_allclose(gain, expected if link == "none" else expected[:1], atol=1e-10, rtol=0)
+        wide = {**setting, "range_db": 30.0}
+        y = F.expander(torch.from_numpy(x), SAMPLE_RATE, **wide)
+        applied = gain_db(y, np.where(x == 0, np.nan, x))
+        gain = np.broadcast_to(array(F.expander_gain(torch.from_numpy(x), SAMPLE_RATE, **wide)), x.shape)
+        np.testing.assert_allclose(gain[x != 0], applied[x != 0], atol=1e-9, rtol=0)
+        assert np.isfinite(gain).all()
+
+
+def test_gains_of_items_have_their_controls_and_gradients():
+    x = torch.from_numpy(np.stack([programme(2, 300, seed) for seed in range(3)]))
+    threshold = torch.tensor([-40.0, -20.0, -60.0], dtype=torch.float64, requires_grad=True)
+    gain = F.compressor_gain(x, SAMPLE_RATE, threshold_db=threshold)
+    assert gain.shape == (3, 1, 300)
+    for item in range(3):
+        alone = F.compressor_gain(x[item], SAMPLE_RATE, threshold_db=threshold[item].item())
+        torch.testing.assert_close(gain[item], alone, atol=1e-12, rtol=0)
+    gain.sum().backward()
+    assert (threshold.grad > 0).all()
+    assert F.compressor_gain(x.float(), SAMPLE_RATE).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["compressor", "expander"])
+def test_functions_of_gains_have_the_arguments_of_their_processors(name):
+    own, whole = (inspect.signature(getattr(F, each)).parameters for each in (f"{name}_gain", name))
+    assert set(whole) - set(own) == {"state"} | ({"makeup_gain_db"} if name == "compressor" else set())
+    assert all(parameter.default == whole[argument].default for argument, parameter in own.items())
+
+
+def test_wrong_arguments_of_gains_are_refused():
+    with pytest.raises(ValueError, match="link is 'sum'"):
+        F.compressor_gain(torch.zeros(1, 4), SAMPLE_RATE, link="sum")
+    with pytest.raises(ValueError, match="needs link='none'"):
+        F.expander_gain(torch.zeros(2, 4), SAMPLE_RATE, threshold_db=torch.zeros(2))
+    with pytest.raises(TypeError, match="expected a floating-point type"):
+        F.expander_gain(torch.zeros(2, 4, dtype=torch.int64), SAMPLE_RATE)

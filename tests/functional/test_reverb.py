@@ -486,3 +486,9 @@ def test_level_of_the_default_reverberation_is_moderate():
     y = array(F.noise_shaped_reverb(x, 44100))
     level_db = 10 * math.log10((y[:, 22050:] ** 2).mean())
     assert level_db == pytest.approx(10 * math.log10(0.7**2 + 0.3**2), abs=0.3)
+
+
+@pytest.mark.parametrize("bands_hz", [(0.0, 100.0), (-1.0,), (100.0, 100.0), (200.0, 100.0), (math.nan,), (math.inf,)])
+def test_bands_that_do_not_rise_above_0_hz_are_refused(bands_hz):
+    with pytest.raises(ValueError, match=r"noise_shaped_reverb: bands_hz is .*, expected rising frequencies above 0"):
+        F.noise_shaped_reverb(torch.zeros(1, 8), 44100, bands_hz=bands_hz)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 
 import pytest
@@ -11,12 +10,10 @@ import torch
 
 import dasp.functional as F
 import dasp.modules as M
-from dasp.mixing import DifferentiableMixingConsole, SettingsError, describe, interpret
-from dasp.mixing.settings import parse, read, to_json
+from dasp.mixing import DifferentiableMixingConsole
 from tests.cases import assert_close, gradients
 
 RATE = 44100
-NAMES = ["kick", "bass", "voice"]
 
 
 @pytest.fixture(scope="module")
@@ -170,41 +167,6 @@ def test_locked_controls_keep_their_defaults_in_random_draws(console, generator)
     assert not console.free("track").all()
 
 
-def test_a_description_renders_the_same_audio_to_the_bit(console, tracks, generator):
-    controls = console.random_controls(3, generator)
-    text = to_json(describe(console, console.denormalize(controls), NAMES))
-    again, values, names = interpret(parse(text))
-    assert names == NAMES
-    assert torch.equal(again.mix(tracks, values), console(tracks, controls))
-
-
-def test_a_console_of_other_processors_is_described_too(tracks, generator):
-    strip = M.Chain(
-        M.Highpass(RATE),
-        M.Peaking(RATE),
-        M.Peaking(RATE),
-        M.Distortion(RATE, curve="hard"),
-        M.StereoPanner(RATE, law="linear"),
-    )
-    buses = {"room": M.Chain(M.NoiseShapedReverb(RATE, seed=1)), "hall": M.Chain(M.NoiseShapedReverb(RATE, seed=2))}
-    other = DifferentiableMixingConsole(
-        RATE, strip, buses, M.Chain(M.StereoWidener(RATE)), locked=["hall.noise_shaped_reverb.mix"]
-    )
-    controls = other.random_controls(3, generator)
-    settings = parse(to_json(describe(other, other.denormalize(controls), NAMES)))
-    assert list(settings["tracks"]["kick"]) == [
-        "highpass",
-        "peaking",
-        "peaking_2",
-        "distortion",
-        "stereo_panner",
-        "send",
-    ]
-    again, values, _ = interpret(settings)
-    assert again.locked == other.locked
-    assert torch.equal(again.mix(tracks, values), other(tracks, controls))
-
-
 def test_pickle_and_deepcopy_mix_alike(console, tracks, generator):
     controls = console.random_controls(3, generator)
     expected = console(tracks, controls)
@@ -320,75 +282,6 @@ def test_wrong_controls_are_refused(console, tracks):
         console(tracks, controls, mask=torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match="is not a control of this console"):
         DifferentiableMixingConsole(RATE, locked=["track.gain.volume"])
-
-
-def edit(path, value):
-    """A change of one place in a description."""
-
-    def change(settings):
-        *folders, last = path
-        place = settings
-        for folder in folders:
-            place = place[folder]
-        if value is None:
-            del place[last]
-        else:
-            place[last] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (edit(["dasp_settings"], 9), "dasp_settings is 9, expected 1"),
-        (edit(["tracks", "bass", "compressor", "ratio"], None), "tracks.bass.compressor.ratio is missing"),
-        (
-            edit(["tracks", "bass", "compressor", "ratio"], "4"),
-            'tracks.bass.compressor.ratio is "4", expected a number',
-        ),
-        (edit(["tracks", "bass", "compressor", "ratio"], True), "tracks.bass.compressor.ratio is true"),
-        (
-            edit(["tracks", "bass", "parametric_eq", "q"], [1.0]),
-            r"tracks.bass.parametric_eq.q is \[1.0\], expected 4 finite",
-        ),
-        (edit(["tracks", "bass", "compressor", "rate"], 1.0), "tracks.bass.compressor.rate is unknown"),
-        (edit(["tracks", "bass", "send", "reverb_db"], None), "tracks.bass.send.reverb_db is missing"),
-        (edit(["master"], []), r"master is \[\], expected an object"),
-        (edit(["console", "strip", 0, "processor"], "eq"), r"console.strip\[0\].processor is 'eq'"),
-        (edit(["console", "strip", 0, "options"], {"kind": 1}), "console"),
-        (edit(["sample_rate"], -1), "sample_rate is -1"),
-        (edit(["tracks"], {}), "tracks is empty"),
-        (edit(["extra"], 1), "extra is unknown"),
-    ],
-)
-def test_a_wrong_description_is_refused_with_its_place(console, change, message):
-    settings = describe(console, console.denormalize(console.default_controls(3)), NAMES)
-    settings = json.loads(to_json(settings))
-    change(settings)
-    with pytest.raises(SettingsError, match=message):
-        interpret(settings)
-
-
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"dasp_settings": NaN}', "[" * 100000])
-def test_text_that_is_no_description_is_refused(text, tmp_path):
-    path = tmp_path / "settings.json"
-    path.write_text(text)
-    with pytest.raises(SettingsError, match=r"settings\.json: "):
-        read(path)
-
-
-def test_a_missing_file_of_settings_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"none\.json: cannot be read: No such file"):
-        read(tmp_path / "none.json")
-
-
-def test_names_must_be_as_many_as_tracks_and_different(console):
-    values = console.denormalize(console.default_controls(3))
-    with pytest.raises(ValueError, match="expected 3 different names"):
-        describe(console, values, ["a", "b"])
-    with pytest.raises(ValueError, match="expected 3 different names"):
-        describe(console, values, ["a", "b", "a"])
 
 
 def test_controls_broadcast_over_the_batch() -> None:
