@@ -21,7 +21,7 @@ from dasp.mixing.losses import (
 )
 from dasp.mixing.partial import PartialRender
 from dasp.mixing.practice import controls_around, plausible_controls
-from dasp.mixing.settings import Mix, SettingsError, describe, interpret, render, schema
+from dasp.mixing.settings import Mix, SettingsError, interpret, render, schema
 from dasp.mixing.switches import Switches
 from dasp.mixing.synth import Multitrack, multitrack
 
