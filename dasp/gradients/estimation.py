@@ -203,7 +203,8 @@ class _Estimate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, u: Tensor, estimated: EstimatedGradient, seed: int) -> Tensor:
-        y, random = estimated._probing.first(x, u, seed)
+        # In here a view of a tensor that needs a gradient says that it needs one, and could not be sent to a process.
+        y, random = estimated._probing.first(x.detach(), u.detach(), seed)
         ctx.save_for_backward(x, u, y)
         ctx.estimated, ctx.seed, ctx.random = estimated, seed, random
         return y

@@ -25,7 +25,8 @@ LIMIT_S = 60
 def inputs(items=3, low=0.1, high=0.4):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(items, 1, 8, generator=generator, dtype=torch.float64)
-    return x, torch.linspace(low, high, items, dtype=torch.float64)[:, None].requires_grad_()
+    # No view, but a leaf as users make it: of that a view in a forward pass needs a gradient.
+    return x, torch.linspace(low, high, items, dtype=torch.float64)[:, None].clone().requires_grad_()
 
 
 def gradient(estimate, x, u):
