@@ -21,6 +21,7 @@ from dasp.mixing.losses import (
 )
 from dasp.mixing.partial import PartialRender
 from dasp.mixing.practice import controls_around, plausible_controls
+from dasp.mixing.reporting import report
 from dasp.mixing.settings import Mix, SettingsError, interpret, render, schema
 from dasp.mixing.switches import Switches
 from dasp.mixing.synth import Multitrack, multitrack
@@ -58,6 +59,7 @@ __all__ = [
     "multitrack",
     "plausible_controls",
     "render",
+    "report",
     "rms_db",
     "schema",
     "stereo_imbalance",
