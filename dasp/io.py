@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from functools import lru_cache
+from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -439,6 +440,13 @@ def save(
         raise ValueError(f"save: x has shape {shape_text(x.shape)}, expected (channels, samples)")
     with writer(path, x.shape[0], sample_rate, subtype, force, notify) as write:
         write(x)
+
+
+def encoded(x: Tensor, sample_rate: int, kind: str) -> bytes:
+    """Audio (channels, samples) as what a file of a format of libsndfile holds, such as "MP3" or "FLAC"."""
+    file = BytesIO()
+    soundfile.write(file, x.T.numpy(), sample_rate, format=kind)
+    return file.getvalue()
 
 
 @contextmanager

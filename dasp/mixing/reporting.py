@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
 import dasp.functional as F
 from dasp._version import __version__
+from dasp.io import encoded
 from dasp.mixing import settings as settings_format
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.controls import SEND, Values
@@ -28,6 +27,7 @@ _LEAD_S = 1.0
 # Signals are written at this loudness, or lower where one of them would clip.
 _LOUDNESS_LUFS = -20.0
 _CEILING_DB = -1.0
+_MP3_RATES = (16000, 22050, 24000, 32000, 44100, 48000)
 _COLUMNS = 240
 _LOWEST_HZ = 20.0
 _CURVE_DB = 18.0
@@ -182,11 +182,9 @@ def _players(heard: Mapping[str, tuple[str, Tensor]], sample_rate: float) -> lis
 
 def _encoded(audio: Tensor, sample_rate: float) -> str:
     """Audio as an MP3 file in base64, or as FLAC at rates that MP3 does not know."""
-    file = io.BytesIO()
     rate = round(sample_rate)
-    kind = "MP3" if rate in (16000, 22050, 24000, 32000, 44100, 48000) else "FLAC"
-    soundfile.write(file, audio.T.numpy(), rate, format=kind)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    kind = "MP3" if rate in _MP3_RATES else "FLAC"
+    return base64.b64encode(encoded(audio, rate, kind)).decode("ascii")
 
 
 def _strip(
