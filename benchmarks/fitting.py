@@ -3,14 +3,15 @@
 Each seed draws a song of eight tracks and settings of equalisers, compressors, faders and pans that a person might
 choose, which the fit does not know.  Figures:
 
+heard_db     level of what each strip gives, mean and largest difference: equaliser and compressor included
 level_db     fader and make-up gain, mean and largest difference over the tracks
 pan          mean and largest difference
 eq_db        mean difference of the responses of the equalisers, 50 Hz to 16 kHz, without their mean
 envelope_db  mean level difference of third-octave bands in 100 ms frames, over left, right, mid and side, where the
              reference is within 50 dB of its loudest
 
-With `--multitrack FOLDER`, or ../shared/multitrack where that is, the command `dasp fit` runs on its stems and
-reference_mix.flac, whose settings are another engine's; `--held-out` fits the first two thirds of it and scores the rest.
+A folder with stems/ and reference_mix.flac, by default ../shared/multitrack where that is, is fitted too, also with its
+last third held out: solved on the first two thirds, scored on the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from dasp.mixing.controls import Values
 
 SAMPLE_RATE = 44100
 TRACKS, SECONDS = 8, 10.0
-SEEDS = 5
+SEEDS, STEPS = 5, 100
 MULTITRACK = Path(__file__).parents[2] / "shared" / "multitrack"
 TARGETS = {"level_db": 0.5, "pan": 0.05, "eq_db": 1.0, "envelope_db": 0.3}
 
@@ -88,8 +89,20 @@ def response_db(values: Values, sample_rate: float) -> Tensor:
     return level - level.mean(-1, keepdim=True)
 
 
-def compare(found: Values, true: Values, mix: Tensor, reference: Tensor, sample_rate: float) -> dict[str, float]:
+def compare(
+    desk: DifferentiableMixingConsole, tracks: Sequence[Tensor], found: dict[str, Tensor], true: dict[str, Tensor]
+) -> dict[str, float]:
     """The figures of one fit."""
+    with torch.no_grad():
+        mix, reference = desk(tracks, found), desk(tracks, true)
+        heard = [desk.strips(tracks, desk.denormalize(u)["track"]).square().mean((-1, -2)) for u in (found, true)]
+    return _compare(desk.denormalize(found), desk.denormalize(true), mix, reference, desk.sample_rate) | {
+        "heard_db": float((10 * (heard[0] / heard[1]).log10()).abs().mean()),
+        "heard_max_db": float((10 * (heard[0] / heard[1]).log10()).abs().max()),
+    }
+
+
+def _compare(found: Values, true: Values, mix: Tensor, reference: Tensor, sample_rate: float) -> dict[str, float]:
 
     def level(values: Values) -> Tensor:
         return values["track"]["gain"]["gain_db"] + values["track"]["compressor"]["makeup_gain_db"]
@@ -124,16 +137,76 @@ def run_hidden(
     sample_rate: int = SAMPLE_RATE,
     tracks: int = TRACKS,
     with_master: bool = False,
-    steps: int | None = None,
+    steps: int = STEPS,
 ) -> dict[str, float]:
     """Fits one random console."""
     desk, audio, controls = hidden(seed, seconds, sample_rate, tracks, with_master)
     with torch.no_grad():
         reference = desk(audio, controls)
     begin = time.perf_counter()
-    result = fit(desk, audio, reference, **({} if steps is None else {"steps": steps}))
+    result = fit(desk, audio, reference, steps=steps)
+    took = time.perf_counter() - begin
+    return {**compare(desk, audio, result.controls, controls), "seconds": took}
+
+
+def run_multitrack(folder: Path, steps: int = STEPS, held_out: bool = False) -> dict[str, float]:
+    """Fits the default console to a mix of another engine, or its first two thirds, and scores the rest."""
+    stems = io.load_tracks(io.find_stems(folder / "stems"))
+    reference = io.load(folder / "reference_mix.flac").samples[..., : stems.tracks[0].shape[-1]]
+    end = 2 * reference.shape[-1] // 3 if held_out else reference.shape[-1]
+    begin = time.perf_counter()
+    desk = DifferentiableMixingConsole(stems.sample_rate)
+    result = fit(desk, [t[..., :end] for t in stems.tracks], reference[..., :end], steps=steps, reverb="impulse")
     took = time.perf_counter() - begin
     with torch.no_grad():
-        mix = desk(audio, result.controls)
-    figures = compare(desk.denormalize(result.controls), desk.denormalize(controls), mix, reference, sample_rate)
-    return {**figures, "seconds": took}
+        mix = result.console(stems.tracks, result.controls)
+    scored = slice(end, None) if held_out else slice(None)
+    mix, reference = mix[..., scored], reference[..., scored]
+
+    def width_db(x: Tensor) -> float:
+        return float(10 * ((x[0] - x[1]).square().mean() / (x[0] + x[1]).square().mean()).log10())
+
+    return {
+        "envelope_db": envelope_db(mix, reference, stems.sample_rate),
+        "width_db": abs(width_db(mix) - width_db(reference)),
+        "seconds": took,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the figures of every seed, their means, and those of the multitrack, as lines and as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--master", action="store_true", help="hidden masters too: equaliser and compressor")
+    parser.add_argument("--quick", action="store_true", help="whether all of it works: one short song of three tracks")
+    parser.add_argument("--multitrack", type=Path, default=MULTITRACK)
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    given = parser.parse_args(arguments)
+    rows: dict[str, dict[str, float]] = {}
+    if given.quick:
+        rows["quick"] = run_hidden(0, 3.0, 16000, 3, given.master, 5)
+    else:
+        for seed in range(given.seeds):
+            name = f"seed {seed}"
+            rows[name] = run_hidden(seed, with_master=given.master, steps=given.steps)
+            print(_line(name, rows[name]), flush=True)
+        seeds = list(rows.values())
+        rows["mean"] = {key: float(np.mean([row[key] for row in seeds])) for key in seeds[0]} if seeds else {}
+        if (given.multitrack / "stems").is_dir():
+            rows["multitrack"] = run_multitrack(given.multitrack, given.steps)
+            rows["multitrack, held out"] = run_multitrack(given.multitrack, given.steps, held_out=True)
+    for name, row in rows.items():
+        if not name.startswith("seed "):
+            print(_line(name, row))
+    print("targets: " + ", ".join(f"{key} {value:g}" for key, value in TARGETS.items()))
+    if given.json:
+        given.json.write_text(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=2) + "\n")
+
+
+def _line(name: str, row: dict[str, float]) -> str:
+    return f"{name:22}" + "  ".join(f"{key} {value:.3f}" for key, value in row.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -68,11 +68,13 @@ def deconvolve(
     noise = regularisation * (source.double().square().sum() / source.shape[-1]) * level.square().mean() * samples
 
     def forward(z: Tensor) -> Tensor:
-        return level * torch.fft.irfft(spectrum * torch.fft.rfft(z * weight, size), size)[..., past : past + samples]
+        y: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(z * weight, size), size)
+        return level * y[..., past : past + samples]
 
     def adjoint(y: Tensor) -> Tensor:
         back = torch.nn.functional.pad(level * y, (past, 0))
-        return weight * torch.fft.irfft(spectrum.conj() * torch.fft.rfft(back, size), size)[..., :taps]
+        h: Tensor = torch.fft.irfft(spectrum.conj() * torch.fft.rfft(back, size), size)
+        return weight * h[..., :taps]
 
     z = target.new_zeros(target.shape[0], taps, dtype=torch.float64)
     left = adjoint(target.double())
@@ -90,9 +92,7 @@ def deconvolve(
     return (z * weight).to(target.dtype)
 
 
-def _check(
-    source: Tensor, target: Tensor, taps: int, decay: float, regularisation: float, gain: Tensor | None
-) -> None:
+def _check(source: Tensor, target: Tensor, taps: int, decay: float, regularisation: float, gain: Tensor | None) -> None:
     check_audio("deconvolve", source, (1,), "source")
     check_audio("deconvolve", target, (), "target")
     if source.ndim != 2 or target.ndim != 2:

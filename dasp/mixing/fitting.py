@@ -64,8 +64,10 @@ _LEAST_SQUARES_SAMPLES = 1 << 18
 _LONGEST_S, _SECTIONS, _SECTION_S = 90.0, 3, 20.0
 # What is compared sample by sample: so many excerpts of so many seconds.
 _STRETCHES, _STRETCH_S = 2, 2.0
-# Steps against the waveform, without and with an impulse response to be found in between.
-_REFINEMENTS, _ROUNDS, _ROUND_REFINEMENTS = 12, 3, 3
+# Rounds of steps against the waveform: most steps of each, and what counts as noise.  Where an impulse response is
+# found in between, rounds are short; where all can be explained, what is left is looked at ever more closely.
+_ROUNDS = ((8, 1e-2), (8, 1e-5))
+_ROOM_ROUNDS = ((3, 1e-2),) * 3
 # How long a response is listened to before the section it is found from.
 _ROOM_S = 3.0
 # torch.quantile sorts at most 2^24 values.
@@ -129,9 +131,9 @@ def fit(
     Faders and pans start at the least-squares solution.  Then Adam minimises a multi-resolution STFT distance of left,
     right, sum and difference, on a random excerpt at each step.  Excerpts are processed with what comes before them, so
     that compressors and reverberation are in their course.  Last, damped Gauss-Newton steps bring the waveforms
-    together, as far as controls explain them, which needs stems that align to the sample; what they find counts only if
-    the spectral distance agrees.  Of a song of more than 90 s, three sections of 20 s are fitted that have most of every
-    track.  A KeyboardInterrupt ends the fit with what is found so far.
+    together, as far as controls explain them, which needs stems that align to the sample; what they find counts only
+    if the spectral distance agrees.  Of a song of more than 90 s, three sections of 20 s are fitted that have most of
+    every track.  A KeyboardInterrupt ends the fit with what is found so far.
 
     Args:
         console: The console; its locked controls keep their defaults.
@@ -151,8 +153,8 @@ def fit(
 
     Raises:
         TypeError: If tracks or reference is not floating-point audio.
-        ValueError: If their lengths differ, the reference is not stereo or is silent, steps is less than 0, or reverb is
-            unknown.
+        ValueError: If their lengths differ, the reference is not stereo or is silent, steps is less than 0, or reverb
+            is unknown.
     """
     _check(tracks, reference, steps)
     check_choice("fit", "reverb", reverb, ("noise", "impulse"))
@@ -206,9 +208,7 @@ def fit(
     return FitResult(desk, found, tuple(losses), start_loss, whole(desk, found), interrupted, refined)
 
 
-def _sections(
-    tracks: Sequence[Tensor], samples: int, sample_rate: float, grid: int
-) -> list[tuple[int, int]]:
+def _sections(tracks: Sequence[Tensor], samples: int, sample_rate: float, grid: int) -> list[tuple[int, int]]:
     """Beginnings and ends of what is fitted: all of a short song, and of a long one what has most of every track."""
     if samples <= _LONGEST_S * sample_rate:
         return [(0, samples)]
@@ -221,7 +221,7 @@ def _planned(console: DifferentiableMixingConsole, obey: Constraints, reverb: st
     if not can_refine(console):
         return 0
     rooms = reverb == "impulse" and any(obey.leaves(bus) for bus in noise_reverbs(console))
-    return _ROUNDS * _ROUND_REFINEMENTS if rooms else _REFINEMENTS
+    return sum(steps for steps, _ in (_ROOM_ROUNDS if rooms else _ROUNDS))
 
 
 @torch.no_grad()
@@ -247,7 +247,7 @@ def _refined(
     first, last = sections[0]
     before = min(first, round(_ROOM_S * rate))
     section = [track[..., first - before : last] for track in tracks]
-    desk, rounds, done = console, _ROUNDS if rooms else 1, 0
+    desk, done = console, 0
 
     def listen() -> None:
         nonlocal desk, controls
@@ -256,10 +256,9 @@ def _refined(
             desk = with_impulse_responses(desk, {bus: response})
             controls = {**controls, bus: desk.default_controls(1)[bus]}
 
-    for _ in range(rounds):
+    for steps, precision in _ROOM_ROUNDS if rooms else _ROUNDS:
         listen()
-        refinement = Refinement(desk, stretches, controls, obey, _scales(desk))
-        steps = _ROUND_REFINEMENTS if rooms else _REFINEMENTS
+        refinement = Refinement(desk, stretches, controls, obey, _scales(desk), precision)
         for step in range(steps):
             more = refinement.step()
             controls = refinement.controls

@@ -2,8 +2,8 @@
 
 A spectral distance leads controls near from afar, and is flat where two of them trade against each other.  Where stems
 and reference align to the sample, the difference of the two waveforms says more: with the same console it goes to
-nothing.  It is linear in most of what a mix does, so that a few steps with all derivatives settle what a hundred along a
-gradient do not.
+nothing.  It is linear in most of what a mix does, so that a few steps with all derivatives settle what a hundred along
+a gradient do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-import dasp.modules as M
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.constraints import Constraints
 from dasp.mixing.controls import SEND, send_gain
@@ -25,8 +24,6 @@ _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-2, 1e-6, 1e4
 # What a control is moved by, on the normalised scale, to see what it does.
 _DIFFERENCE = 1e-3
 _TRIED = (0.1, 1.0, 10.0)
-# Of the power of a band of the reference, what counts as noise where the residual is less.
-_PRECISION = 1e-2
 # Below so much of the reference's loudest band nothing counts.
 _FLOOR = 1e-7
 # Bands of the weights, in bins relative to their frequency.
@@ -67,6 +64,7 @@ class Refinement:
         controls: Where to begin.
         obey: The constraints.
         scales: Size of a step of each control, by section.
+        precision: Of the power of a band of the reference, what counts as noise where the residual is less.
     """
 
     def __init__(
@@ -76,10 +74,11 @@ class Refinement:
         controls: Mapping[str, Tensor],
         obey: Constraints,
         scales: Mapping[str, Tensor],
+        precision: float = 1e-2,
     ) -> None:
         self._console, self._stretches, self._obey = console, stretches, obey
         self.controls = {section: u.detach().clone() for section, u in controls.items()}
-        self._damping = _FIRST_DAMPING
+        self._damping, self._precision = _FIRST_DAMPING, precision
         tracks = len(stretches[0].tracks)
         # One column per track and control of the strip, sends included, then those of the master.
         free = obey.free("track").expand(tracks, -1).clone()
@@ -171,12 +170,13 @@ class Refinement:
         """Products of all columns with each other and with the residual, the power of this, and its weights."""
         count = len(self._free)
         normal, slope = torch.zeros(count, count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-        power, weights = 0.0, []
+        power = 0.0
+        weights: list[Tensor] = []
         columns = self._free.nonzero()[:, 0]
         for stretch in self._stretches:
             residual = self._mixed(stretch, self.controls) - stretch.reference
             if len(self._weights) < len(self._stretches):
-                self._weights.append(_weights(residual, stretch.reference))
+                self._weights.append(_weights(residual, stretch.reference, self._precision))
             weight = self._weights[len(weights)]
             weights.append(weight)
             row = (_spectrum(residual) * weight).reshape(-1)
@@ -200,7 +200,7 @@ class Refinement:
         start = self._after(total, sent, master)
         found = []
 
-        def column(dry: Tensor, bus: Tensor, u: Tensor, moved: float) -> None:
+        def column(dry: Tensor, bus: Tensor, u: Tensor, moved: Tensor) -> None:
             change = (self._after(dry, bus, u) - start)[..., stretch.lead :] / moved
             found.append(_spectrum(change) * weight)
 
@@ -220,7 +220,7 @@ class Refinement:
                 rise_sent = torch.einsum("kct,kb->kbct", strips[wanted], (self._gains(changed) - gains)[wanted])
             column(total + rise, sent + rise_sent, master, moved[wanted, None, None])
         for control in self._free[tracks * controls :].nonzero()[:, 0]:
-            moved = -_DIFFERENCE if master[control] > 0.5 else _DIFFERENCE
+            moved = torch.where(master[control] > 0.5, -_DIFFERENCE, _DIFFERENCE)
             changed = master.clone()
             changed[control] += moved
             column(total[None], sent[None], changed, moved)
@@ -228,18 +228,18 @@ class Refinement:
 
 
 def _spectrum(x: Tensor) -> Tensor:
-    """Real and imaginary parts of the spectrum, `(..., channels, bins, 2)`, whose squares sum to those of x by Parseval."""
+    """Real and imaginary parts of the spectrum, `(..., channels, bins, 2)`."""
     return torch.view_as_real(torch.fft.rfft(x, norm="ortho"))
 
 
-def _weights(residual: Tensor, reference: Tensor) -> Tensor:
+def _weights(residual: Tensor, reference: Tensor, precision: float) -> Tensor:
     """One over the amplitude of what a band leaves unexplained, `(channels, bins, 1)`.
 
     Bands count by how well they are explained: where the reference has what no control makes, such as noise, errors of
     the controls are no larger than that and say little.
     """
     left, whole = (_smoothed(_spectrum(x).square().sum(-1)) for x in (residual, reference))
-    return (left + _PRECISION * whole + _FLOOR * whole.amax()).clamp_min(1e-30).rsqrt()[..., None]
+    return (left + precision * whole + _FLOOR * whole.amax()).clamp_min(1e-30).rsqrt()[..., None]
 
 
 def _smoothed(power: Tensor) -> Tensor:
