@@ -75,7 +75,11 @@ def test_fit_writes_mix_settings_and_picture(fitted):
     assert list(settings["tracks"]) == ["1 drums", "2 bass", "3 pad"]
     assert set(settings["tracks"]["2 bass"]) == {"parametric_eq", "compressor", "gain", "stereo_panner", "send"}
     assert (fitted / "fit.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in fitted.iterdir()) == ["fit.png", "mix.wav", "settings.json"]
+    left = {path.name for path in fitted.iterdir()} - {"reverb.wav"}
+    assert left == {"fit.png", "mix.wav", "settings.json"}
+    # The impulse response stands beside the settings, if one brought the mix closer.
+    stages = [stage["processor"] for stage in settings["console"]["buses"]["reverb"]]
+    assert ("convolution_reverb" in stages) == (fitted / "reverb.wav").exists()
 
 
 def test_fit_keeps_locks_and_limits(song, tmp_path):
@@ -428,4 +432,5 @@ def test_interrupt_writes_the_best_so_far_and_exits_with_130(song, tmp_path):
     assert process.returncode == 130, said
     assert "interrupted after" in said
     assert "Traceback" not in said
-    assert sorted(path.name for path in output.iterdir()) == ["fit.png", "mix.wav", "settings.json"]
+    left = {path.name for path in output.iterdir()} - {"reverb.wav"}
+    assert left == {"fit.png", "mix.wav", "settings.json"}

@@ -16,7 +16,7 @@ from dasp.mixing.controls import send_gain
 _MOST_ITERATIONS = 40
 # What is left of the gradient when the solution is exact to the precision of audio.
 _EXACT = 1e-10
-# Share of the power of what is sent that counts as noise.
+# What counts as noise, relative to the energy of what is sent.
 _REGULARISATION = 1e-2
 # An impulse response has no more values than this share of the samples it is found from.
 _SHARE = 0.25
@@ -38,15 +38,15 @@ def deconvolve(
 ) -> Tensor:
     """Finds the impulse responses that make the target out of the source.
 
-    Minimises `|gain (source * h) - target|^2 + regularisation P |h / w|^2` by conjugate gradients with FFTs in float64,
-    where P is the power of the weighted source and w falls by 60 dB in `decay` samples.
+    Minimises `|gain (source * h) - target|^2 + regularisation E |h / w|^2` by conjugate gradients with FFTs in float64,
+    where E is the energy of the source, over as many samples as the target has, and w falls by 60 dB in `decay` samples.
 
     Args:
         source: What goes in, `(1, past + samples)`; what comes before the target's first sample may be given too.
         target: What comes out, `(channels, samples)`.
         taps: Length of the responses.
         decay: Samples in which responses are expected to decay by 60 dB.
-        regularisation: Power of the noise in the target relative to that of the source, when h has power 1.
+        regularisation: Variance of the noise in the target over that of the first values of h, relative to E.
         gain: Gain `(1 or channels, samples)` behind the convolution, None for 1.
         iterations: Most iterations; fewer if the solution is exact before.
 

@@ -54,6 +54,8 @@ _START_SEND_DB = -20.0
 # this settles both and decides nothing that is audible.
 _EQUALIZER_COST = 0.02
 _SHARED_COST = 10.0
+# If this share of the amplitude of the mix is left after least squares, stems and mix do not align.
+_UNEXPLAINED = 0.9
 # What an excerpt is processed with in front of it.
 _LEAD_S = 0.7
 # Spectra of longer references are computed again for each excerpt instead of being kept.
@@ -67,6 +69,7 @@ _STRETCHES, _STRETCH_S = 2, 2.0
 # Rounds of steps against the waveform: most steps of each, and what counts as noise.  Where an impulse response is
 # found in between, rounds are short; where all can be explained, what is left is looked at ever more closely.
 _ROUNDS = ((8, 1e-2), (8, 1e-5))
+_NOISY_ROUNDS = ((4, 1e-2),)
 _ROOM_ROUNDS = ((3, 1e-2),) * 3
 # How long a response is listened to before the section it is found from.
 _ROOM_S = 3.0
@@ -221,7 +224,13 @@ def _planned(console: DifferentiableMixingConsole, obey: Constraints, reverb: st
     if not can_refine(console):
         return 0
     rooms = reverb == "impulse" and any(obey.leaves(bus) for bus in noise_reverbs(console))
-    return sum(steps for steps, _ in (_ROOM_ROUNDS if rooms else _ROUNDS))
+    return sum(steps for steps, _ in _rounds(console, rooms))
+
+
+def _rounds(console: DifferentiableMixingConsole, rooms: bool) -> tuple[tuple[int, float], ...]:
+    if rooms:
+        return _ROOM_ROUNDS
+    return _NOISY_ROUNDS if noise_reverbs(console) else _ROUNDS
 
 
 @torch.no_grad()
@@ -256,7 +265,7 @@ def _refined(
             desk = with_impulse_responses(desk, {bus: response})
             controls = {**controls, bus: desk.default_controls(1)[bus]}
 
-    for steps, precision in _ROOM_ROUNDS if rooms else _ROUNDS:
+    for steps, precision in _rounds(console, bool(rooms)):
         listen()
         refinement = Refinement(desk, stretches, controls, obey, _scales(desk), precision)
         for step in range(steps):
@@ -304,8 +313,12 @@ def _set_faders(
         late = console.strip.latency
         strips = console.strips(tracks, strip)[..., late : late + reference.shape[-1] : stride].double()
     mix = reference[..., : strips.shape[-1] * stride : stride].double()
-    weights = [scipy.optimize.nnls(strips[:, ch].T.numpy(), mix[ch].numpy())[0] for ch in (0, 1)]
-    left, right = torch.from_numpy(np.stack(weights)).clamp_min(1e-9)
+    weights, left_over = _non_negative(strips, mix)
+    if left_over > _UNEXPLAINED * float(mix.norm()):
+        # Stems that do not align to the sample still have their levels.
+        cells, wanted = (_cells(x, console.sample_rate / stride) for x in (strips, mix))
+        weights = _non_negative(cells, wanted)[0].sqrt()
+    left, right = weights.clamp_min(1e-9)
     if "stereo_panner" in strip:
         # A strip in the centre passes at 0 dB: of the power of a panned one, each side of the centre has half.
         level = torch.sqrt((left.square() + right.square()) / 2)
@@ -313,6 +326,19 @@ def _set_faders(
     else:
         level = (left + right) / 2
     strip["gain"]["gain_db"] = _within("gain", "gain_db", strip["gain"]["gain_db"] + 20 * torch.log10(level).float())
+
+
+def _non_negative(parts: Tensor, whole: Tensor) -> tuple[Tensor, float]:
+    """Weights `(2, parts)` of parts `(parts, 2, values)` whose sums come closest to the whole, and the distance."""
+    found = [scipy.optimize.nnls(parts[:, ch].T.numpy(), whole[ch].numpy()) for ch in (0, 1)]
+    return torch.from_numpy(np.stack([weights for weights, _ in found])), math.hypot(*(rest for _, rest in found))
+
+
+def _cells(x: Tensor, sample_rate: float) -> Tensor:
+    """Power of bins of frames of about 50 ms, `(..., cells)`."""
+    size = max(2, min(round(0.05 * sample_rate), x.shape[-1]))
+    power: Tensor = torch.fft.rfft(x.unfold(-1, size, size)).abs().square()
+    return power.flatten(-2)
 
 
 def loud_level_db(track: Tensor, sample_rate: float) -> Tensor:

@@ -148,19 +148,23 @@ class Refinement:
         """The gains of sends, `(tracks, buses)`."""
         return send_gain(SEND.denormalize(u[:, self._console.strip.num_controls :], self._console.sample_rate))
 
-    def _after(self, dry: Tensor, sent: Tensor, master: Tensor) -> Tensor:
-        """The mix of what is heard directly `(..., 2, samples)` and what buses are sent `(..., buses, 2, samples)`."""
+    def _wet(self, sent: Tensor) -> Tensor | float:
+        """The returns of buses that are sent `(..., buses, 2, samples)`."""
         chains = self._console.sections()
-        for position, bus in enumerate(self._console.buses):
-            chain = chains[bus]
-            dry = dry + chain.process(sent[..., position, :, :], chain.denormalize(self.controls[bus]))
-        return self._console.master.process(dry, self._console.master.denormalize(master))
+        returns = [
+            chains[bus].process(sent[..., position, :, :], chains[bus].denormalize(self.controls[bus]))
+            for position, bus in enumerate(self._console.buses)
+        ]
+        return sum(returns)
+
+    def _after(self, total: Tensor, master: Tensor) -> Tensor:
+        return self._console.master.process(total, self._console.master.denormalize(master))
 
     def _mixed(self, stretch: Stretch, controls: Mapping[str, Tensor]) -> Tensor:
         u = controls["track"]
         strips = self._strips(stretch, u[:, : self._console.strip.num_controls])
         sent = torch.einsum("kct,kb->bct", strips, self._gains(u))
-        return self._after(strips.sum(0), sent, controls["master"])[..., stretch.lead :]
+        return self._after(strips.sum(0) + self._wet(sent), controls["master"])[..., stretch.lead :]
 
     def _power(self, stretch: Stretch, controls: Mapping[str, Tensor], weight: Tensor) -> float:
         residual = self._mixed(stretch, controls) - stretch.reference
@@ -190,18 +194,21 @@ class Refinement:
         """Weighted spectra of the derivatives of the mix by each free control.
 
         By differences, since one more mix takes a third of the time of a derivative in forward mode, and is right to
-        the square root of the precision, which is more than a damped step can use.
+        the square root of the precision, which is more than a damped step can use.  Of what a strip does, its way
+        through buses is left out: it is the smaller part by far, and would take most of the time.
         """
         track, master = self.controls["track"], self.controls["master"]
         tracks, controls = track.shape
         own = self._console.strip.num_controls
         strips, gains = self._strips(stretch, track[:, :own]), self._gains(track)
-        total, sent = strips.sum(0), torch.einsum("kct,kb->bct", strips, gains)
-        start = self._after(total, sent, master)
+        sent = torch.einsum("kct,kb->bct", strips, gains)
+        wet = self._wet(sent)
+        total = strips.sum(0) + wet
+        start = self._after(total, master)
         found = []
 
-        def column(dry: Tensor, bus: Tensor, u: Tensor, moved: Tensor) -> None:
-            change = (self._after(dry, bus, u) - start)[..., stretch.lead :] / moved
+        def column(moved_total: Tensor, u: Tensor, moved: Tensor) -> None:
+            change = (self._after(moved_total, u) - start)[..., stretch.lead :] / moved
             found.append(_spectrum(change) * weight)
 
         for control in range(controls):
@@ -213,17 +220,16 @@ class Refinement:
             moved = torch.where(track[:, control] > 0.5, -_DIFFERENCE, _DIFFERENCE)
             changed[:, control] += moved
             if control < own:
-                rise = (self._strips(stretch, changed[:, :own]) - strips)[wanted]
-                rise_sent = torch.einsum("kct,kb->kbct", rise, gains[wanted])
+                rise: Tensor | float = (self._strips(stretch, changed[:, :own]) - strips)[wanted]
             else:
-                rise = torch.zeros_like(strips[wanted])
-                rise_sent = torch.einsum("kct,kb->kbct", strips[wanted], (self._gains(changed) - gains)[wanted])
-            column(total + rise, sent + rise_sent, master, moved[wanted, None, None])
+                more = torch.einsum("kct,kb->kbct", strips[wanted], (self._gains(changed) - gains)[wanted])
+                rise = self._wet(sent + more) - wet
+            column(total + rise, master, moved[wanted, None, None])
         for control in self._free[tracks * controls :].nonzero()[:, 0]:
             moved = torch.where(master[control] > 0.5, -_DIFFERENCE, _DIFFERENCE)
             changed = master.clone()
             changed[control] += moved
-            column(total[None], sent[None], changed, moved)
+            column(total[None], changed, moved)
         return torch.cat(found)
 
 
