@@ -39,7 +39,7 @@ def deconvolve(
     """Finds the impulse responses that make the target out of the source.
 
     Minimises `|gain (source * h) - target|^2 + regularisation E |h / w|^2` by conjugate gradients with FFTs in float64,
-    where E is the energy of the source, over as many samples as the target has, and w falls by 60 dB in `decay` samples.
+    where E is the energy of the source in as many samples as the target has, and w falls by 60 dB in `decay` samples.
 
     Args:
         source: What goes in, `(1, past + samples)`; what comes before the target's first sample may be given too.
@@ -55,8 +55,13 @@ def deconvolve(
 
     Raises:
         TypeError: If source or target is not floating-point audio.
-        ValueError: If the source is not mono or shorter than the target, or taps, decay or regularisation is not
-            positive, or gain does not match.
+        ValueError: If the source is not mono or shorter than the target, taps is less than 1, decay is not above 0,
+            regularisation is negative or not finite, or gain does not match.
+
+    Example:
+        >>> source = torch.tensor([[1.0, 2.0, 0.0, -1.0]])
+        >>> dasp.mixing.deconvolve(source, torch.tensor([[0.0, 0.5, 1.0, 0.0]]), taps=2)
+        tensor([[0.0000, 0.5000]])
     """
     _check(source, target, taps, decay, regularisation, gain)
     samples = target.shape[-1]

@@ -94,7 +94,7 @@ def test_wrong_arguments_are_named(change, message):
 
 
 def test_audio_of_integers_is_refused():
-    with pytest.raises(TypeError, match="deconvolve: target has type torch.int64"):
+    with pytest.raises(TypeError, match=r"deconvolve: target has type torch.int64"):
         deconvolve(torch.ones(1, 8), torch.ones(2, 8, dtype=torch.int64), 2)
 
 
