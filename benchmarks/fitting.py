@@ -35,7 +35,7 @@ from dasp.mixing.controls import Values
 
 SAMPLE_RATE = 44100
 TRACKS, SECONDS = 8, 10.0
-SEEDS, STEPS = 5, 100
+SEEDS, STEPS = 5, 60
 MULTITRACK = Path(__file__).parents[2] / "shared" / "multitrack"
 TARGETS = {"level_db": 0.5, "pan": 0.05, "eq_db": 1.0, "envelope_db": 0.3}
 

@@ -467,7 +467,7 @@ def test_info_names_versions_and_kernels(capsys):
 
 
 def test_demo_prints_true_and_found_settings(tmp_path, capsys):
-    assert main(["fit", "--demo", "--output", str(tmp_path / "demo"), *FIT]) == 0
+    assert main(["fit", "--demo", "--output", str(tmp_path / "demo"), "--reverb", "noise", *FIT]) == 0
     printed = capsys.readouterr().out
     assert "true and found settings" in printed
     assert "mean error of fader dB" in printed
