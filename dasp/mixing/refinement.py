@@ -77,7 +77,8 @@ class Refinement:
         precision: float = 1e-2,
     ) -> None:
         self._console, self._stretches, self._obey = console, stretches, obey
-        self.controls = {section: u.detach().clone() for section, u in controls.items()}
+        own = obey({section: u.detach() for section, u in controls.items() if section in ("track", "master")})
+        self.controls = {section: u.detach().clone() for section, u in {**controls, **own}.items()}
         self._damping, self._precision = _FIRST_DAMPING, precision
         tracks = len(stretches[0].tracks)
         # One column per track and control of the strip, sends included, then those of the master.
