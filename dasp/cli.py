@@ -13,25 +13,33 @@ import torch
 from torch import Tensor
 
 import dasp
+import dasp.modules as M
 from dasp import io
 from dasp._spec import State
 from dasp.mixing import settings as settings_format
+from dasp.mixing.alignment import find_offset, shifted
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.constraints import Constraints
 from dasp.mixing.controls import Values
 from dasp.mixing.demo import Demo
 from dasp.mixing.demo import make as make_demo
+from dasp.mixing.excerpts import choose_excerpts
 from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.picture import draw
+from dasp.mixing.presets import DEFAULT_LOCKED, named_strip
+from dasp.mixing.summary import summarize
 
 _OUTPUTS = ("mix.wav", "settings.json", "fit.png")
+_ROOM = "reverb.wav"
 _DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
 _DEFAULT_DEMO_OUTPUT = "dasp-demo"
 _INTERRUPTED = 130
-_STEPS, _DEMO_STEPS = 150, 200
+_STEPS, _DEMO_STEPS = 100, 100
 # Samples that are mixed at once.  Shorter blocks make the impulse response of each reverberation more often: half of
 # this takes 15 % more time, an eighth three times as much.  Longer ones gain nothing and take memory.
 _BLOCK = 2**17
+# The summary measures compressors on so much of the song.
+_SUMMARY_S = 20.0
 # Shorter mixes are done before a bar is worth its line.
 _LONG_S = 60.0
 
@@ -79,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "fit",
         help="find the console settings that reproduce a mix",
         description="Finds the settings of a mixing console with which STEMS become the reference mix, and writes "
-        "mix.wav, settings.json and fit.png.",
+        "mix.wav, settings.json, fit.png and, with an impulse response, reverb.wav; prints what it found.",
     )
     found.add_argument("stems", nargs="*", metavar="STEMS", help="a folder of audio files, or the files")
     found.add_argument("--reference", metavar="FILE", help="the mix to reproduce")
@@ -87,6 +95,21 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--demo", action="store_true", help="fit a synthetic multitrack mixed with hidden settings")
     found.add_argument("--steps", type=_count, metavar="N", help=f"steps of gradient descent (default {_STEPS})")
     found.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of excerpts (default 0)")
+    found.add_argument(
+        "--reverb",
+        choices=("impulse", "noise"),
+        default="impulse",
+        help="what the reverb bus is: an impulse response that is found for it (default), or noise with decays",
+    )
+    found.add_argument(
+        "--strip",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="NAMES",
+        help="processors of a track in their order, such as eq,comp,pan (default eq,comp,gain,pan)",
+    )
+    found.add_argument(
+        "--align", action="store_true", help="shift the stems if the reference is found to be late or early"
+    )
     found.add_argument(
         "--lock",
         type=_lock,
@@ -169,7 +192,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         print(f"dasp fit: {', '.join(names[m] for m in missing)} missing; see dasp fit --help", file=sys.stderr)
         return 2
     output = Path(arguments.output)
-    _check_outputs(output, _OUTPUTS, arguments.force)
+    _check_outputs(output, (*_OUTPUTS, _ROOM), arguments.force)
     stems = io.load_tracks(io.find_stems(arguments.stems), notify=say)
     reference = _load_reference(arguments.reference, stems, say)
     sounding = [bool(track.any()) for track in stems.tracks]
@@ -180,12 +203,53 @@ def _fit(arguments: argparse.Namespace) -> int:
             say(f"{name}: is silent, its settings mean nothing")
     if not bool(reference.any()):
         raise CommandError(f"{arguments.reference}: is silent, expected a mix")
-    console = DifferentiableMixingConsole(stems.sample_rate)
+    console = _console(stems.sample_rate, arguments.strip)
+    tracks = _aligned(stems, reference, arguments, say)
     length = reference.shape[-1]
-    result = _run_fit(console, [t[..., :length] for t in stems.tracks], stems.names, reference, arguments, _STEPS)
-    _write(output, arguments.force, console, result, stems.tracks, stems.names)
+    result = _run_fit(console, [t[..., :length] for t in tracks], stems.names, reference, arguments, _STEPS)
+    _write(output, arguments.force, result, tracks, stems.names)
+    if not arguments.quiet:
+        _print_summary(result, tracks, stems.names)
     say(_outcome(result, output))
     return _INTERRUPTED if result.interrupted else 0
+
+
+def _console(sample_rate: int, strip: Sequence[str] | None) -> DifferentiableMixingConsole:
+    """The default console, or one with other strips."""
+    if strip is None:
+        return DifferentiableMixingConsole(sample_rate)
+    try:
+        chain = named_strip(strip, sample_rate)
+    except ValueError as error:
+        raise CommandError(f"--{error}") from error
+    locked = [name for name in DEFAULT_LOCKED if not name.startswith("track.") or "compressor" in chain.stages()]
+    return DifferentiableMixingConsole(sample_rate, chain, locked=locked)
+
+
+def _aligned(
+    stems: io.Tracks, reference: Tensor, arguments: argparse.Namespace, say: Callable[[str], None]
+) -> list[Tensor]:
+    """The stems, shifted if that is wanted; says what does not begin with the reference."""
+    rate, tracks = stems.sample_rate, list(stems.tracks)
+    offset = find_offset(tracks, reference, rate)
+    if offset:
+        side = "late" if offset > 0 else "early"
+        what = f"{arguments.reference}: is {abs(offset)} samples ({1000 * abs(offset) / rate:.1f} ms) {side}"
+        if arguments.align:
+            say(f"{what}: stems shifted")
+            return [shifted(track, offset) for track in tracks]
+        say(f"{what}, levels alone can be matched: use --align to shift the stems")
+    return tracks
+
+
+def _print_summary(result: FitResult, tracks: Sequence[Tensor], names: Sequence[str]) -> None:
+    """What was found, a line for each track, measured where most of them play."""
+    length = min(round(_SUMMARY_S * result.console.sample_rate), tracks[0].shape[-1])
+    (begin,) = choose_excerpts(tracks, length, 1)
+    with torch.no_grad():
+        part = [track[..., begin : begin + length] for track in tracks]
+        for line in summarize(result.console, result.controls, names, part):
+            print(line)
 
 
 def _load_reference(path: str, stems: io.Tracks, say: Callable[[str], None]) -> Tensor:
@@ -219,26 +283,44 @@ def _run_fit(
     steps = default_steps if arguments.steps is None else arguments.steps
     obey = Constraints(console, names, dict(arguments.lock), dict(arguments.limit))
     with _progress(steps, arguments.quiet) as on_step:
-        return fit(console, tracks, reference, steps=steps, seed=arguments.seed, on_step=on_step, constraints=obey)
+        return fit(
+            console,
+            tracks,
+            reference,
+            steps=steps,
+            seed=arguments.seed,
+            on_step=on_step,
+            constraints=obey,
+            reverb=arguments.reverb,
+        )
 
 
 def _write(
     output: Path,
     force: bool,
-    console: DifferentiableMixingConsole,
     result: FitResult,
     tracks: Sequence[Tensor],
     names: Sequence[str],
 ) -> None:
     """Writes what a fit found, all of it or nothing; the mix is rendered from the settings as they read back."""
     output.mkdir(parents=True, exist_ok=True)
-    values = console.denormalize(result.controls)
+    console, values = result.console, result.console.denormalize(result.controls)
     text = settings_format.to_json(console.describe(result.controls, names))
+    room = next((stage for bus in console.buses for stage in _rooms(console, bus)), None)
+    if room is None:
+        (output / _ROOM).unlink(missing_ok=True)
+    else:
+        io.save(output / _ROOM, room.get_buffer("impulse_response"), int(console.sample_rate), force=force)
     with io.atomic(output / "fit.png", force) as picture, io.atomic(output / "settings.json", force) as description:
         draw(picture, console, values, names, result.losses)
         description.write_text(text, encoding="utf-8")
         blocks = zip(*(track.split(_BLOCK, -1) for track in tracks), strict=True)
         _render_blocks(settings_format.parse(text), blocks, output / "mix.wav", force)
+
+
+def _rooms(console: DifferentiableMixingConsole, bus: str) -> list[M.Processor]:
+    """The convolutions of a bus."""
+    return [s for s in console.sections()[bus].stages().values() if s.spec.name == "convolution_reverb"]
 
 
 def _render_blocks(
@@ -264,6 +346,8 @@ def _render_blocks(
 def _outcome(result: FitResult, output: Path) -> str:
     start, end = f"{result.start_loss:.2f} dB", f"{result.end_loss:.2f} dB"
     how = f"interrupted after {len(result.losses)} steps" if result.interrupted else f"{len(result.losses)} steps"
+    if result.refined:
+        how += ", then by waveform"
     return f"spectral distance {start} at the start, {end} after the fit ({how}); written to {output}"
 
 
@@ -284,13 +368,13 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
         print("dasp fit: --demo takes neither STEMS nor --reference; see dasp fit --help", file=sys.stderr)
         return 2
     output = Path(arguments.output or _DEFAULT_DEMO_OUTPUT)
-    _check_outputs(output, (*_OUTPUTS, *_DEMO_OUTPUTS), arguments.force)
+    _check_outputs(output, (*_OUTPUTS, _ROOM, *_DEMO_OUTPUTS), arguments.force)
     demo = make_demo(seed=arguments.seed)
     names, tracks = demo.song.names, list(demo.song.tracks)
     rate = demo.song.sample_rate
-    console = DifferentiableMixingConsole(rate)
+    console = _console(rate, arguments.strip)
     result = _run_fit(console, tracks, names, demo.reference, arguments, _DEMO_STEPS)
-    _write(output, arguments.force, console, result, tracks, names)
+    _write(output, arguments.force, result, tracks, names)
     for name, track in zip(names, tracks, strict=True):
         (output / "stems").mkdir(exist_ok=True)
         io.save(output / "stems" / f"{name}.wav", track, rate, force=True)
@@ -299,7 +383,7 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
         hidden = demo.console.describe(demo.controls, names)
         temporary.write_text(settings_format.to_json(hidden), encoding="utf-8")
     if not arguments.quiet:
-        _print_found(demo, console.denormalize(result.controls))
+        _print_found(demo, result.console.denormalize(result.controls))
     say(_outcome(result, output))
     return _INTERRUPTED if result.interrupted else 0
 
@@ -377,11 +461,16 @@ def _progress(steps: int, quiet: bool) -> Iterator[Callable[[Progress], None] | 
         yield None
     elif sys.stderr.isatty():
         with _bar("fitting", steps, "{task.completed}/{task.total}", "{task.fields[loss]:.2f} dB") as update:
-            yield lambda progress: update(progress.step, loss=progress.loss)
+            yield lambda progress: update(progress.step, total=progress.steps, loss=progress.loss)
     else:
+        told: list[int] = []
 
         def line(progress: Progress) -> None:
-            if progress.step == 1 or progress.step % max(1, steps // 10) == 0:
+            if progress.stage == "refinement":
+                if not told:
+                    print("refining against the waveform", file=sys.stderr, flush=True)
+                    told.append(progress.step)
+            elif progress.step == 1 or progress.step % max(1, steps // 10) == 0:
                 print(f"step {progress.step} of {steps}: {progress.loss:.2f} dB", file=sys.stderr, flush=True)
 
         yield line

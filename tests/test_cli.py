@@ -75,7 +75,11 @@ def test_fit_writes_mix_settings_and_picture(fitted):
     assert list(settings["tracks"]) == ["1 drums", "2 bass", "3 pad"]
     assert set(settings["tracks"]["2 bass"]) == {"parametric_eq", "compressor", "gain", "stereo_panner", "send"}
     assert (fitted / "fit.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in fitted.iterdir()) == ["fit.png", "mix.wav", "settings.json"]
+    left = {path.name for path in fitted.iterdir()} - {"reverb.wav"}
+    assert left == {"fit.png", "mix.wav", "settings.json"}
+    # The impulse response stands beside the settings, if one brought the mix closer.
+    stages = [stage["processor"] for stage in settings["console"]["buses"]["reverb"]]
+    assert ("convolution_reverb" in stages) == (fitted / "reverb.wav").exists()
 
 
 def test_fit_keeps_locks_and_limits(song, tmp_path):
@@ -113,6 +117,63 @@ def test_render_reproduces_the_mix_to_the_bit(song, fitted, tmp_path):
     output = tmp_path / "again.wav"
     assert main(["render", str(fitted / "settings.json"), str(song / "stems"), "--output", str(output)]) == 0
     assert output.read_bytes() == (fitted / "mix.wav").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """Two stems and their mix in a room that is another noise than that of the console."""
+    folder = tmp_path_factory.mktemp("room")
+    (folder / "stems").mkdir()
+    generator = np.random.default_rng(2)
+    bursts = np.repeat(generator.random((2, 20)) < 0.4, RATE // 10, -1)
+    stems = 0.2 * bursts * generator.standard_normal(bursts.shape)
+    for name, samples in zip("ab", stems, strict=True):
+        write(folder / "stems" / f"{name}.wav", samples, subtype="FLOAT")
+    decay = 10 ** (-3 * np.arange(RATE // 3) / (0.3 * RATE))
+    h = 0.1 * decay * generator.standard_normal((2, RATE // 3))
+    wet = np.stack([np.convolve(stems.sum(0), channel)[: RATE * 2] for channel in h], 1)
+    write(folder / "mix.wav", wet + stems.sum(0)[:, None], subtype="FLOAT")
+    return folder
+
+
+def test_an_impulse_response_is_found_written_and_rendered(room, tmp_path, capsys):
+    assert run_fit(room, tmp_path, "--steps", "5") == 0
+    output = tmp_path / "out"
+    said = capsys.readouterr()
+    assert "then by waveform" in said.err
+    assert [line.split()[0] for line in said.out.splitlines()] == ["a", "b", "master"]
+    response, _ = soundfile.read(output / "reverb.wav", dtype="float32", always_2d=True)
+    console, *_ = interpret(read(output / "settings.json"))
+    found = console.sections()["reverb"].stages()["convolution_reverb"].impulse_response
+    assert torch.equal(torch.from_numpy(response.T.copy()), found)
+    again = tmp_path / "again.wav"
+    assert main(["render", str(output / "settings.json"), str(room / "stems"), "--output", str(again), "--quiet"]) == 0
+    assert again.read_bytes() == (output / "mix.wav").read_bytes()
+    # Another fit without one leaves none behind.
+    assert run_fit(room, tmp_path, "--reverb", "noise", "--force", "--quiet") == 0
+    assert not (output / "reverb.wav").exists()
+
+
+@pytest.mark.parametrize("late", [300, -300])
+def test_an_offset_is_said_and_with_align_taken_out(room, tmp_path, capsys, late):
+    mix, _ = soundfile.read(room / "mix.wav")
+    other = write(tmp_path / "other.wav", np.roll(mix, late, 0), subtype="FLOAT")
+    side = "late" if late > 0 else "early"
+    assert run_fit(room, tmp_path, reference=other) == 0
+    assert f"other.wav: is 300 samples (18.8 ms) {side}, levels alone" in capsys.readouterr().err
+    assert run_fit(room, tmp_path, "--align", "--force", reference=other) == 0
+    assert f"is 300 samples (18.8 ms) {side}: stems shifted" in capsys.readouterr().err
+
+
+def test_a_strip_is_named(room, tmp_path):
+    assert run_fit(room, tmp_path, "--quiet", "--strip", "dist,eq,pan", "--reverb", "noise") == 0
+    track = json.loads((tmp_path / "out" / "settings.json").read_text())["tracks"]["a"]
+    assert list(track) == ["distortion", "parametric_eq", "gain", "stereo_panner", "send"]
+
+
+def test_an_unknown_strip_is_told_in_one_line(room, tmp_path, capsys):
+    assert run_fit(room, tmp_path, "--quiet", "--strip", "eq,chorus") == 1
+    assert only_line(capsys).startswith("dasp: --strip: 'chorus' is unknown, expected one of eq, comp, exp")
 
 
 @pytest.fixture
@@ -406,7 +467,7 @@ def test_info_names_versions_and_kernels(capsys):
 
 
 def test_demo_prints_true_and_found_settings(tmp_path, capsys):
-    assert main(["fit", "--demo", "--output", str(tmp_path / "demo"), *FIT]) == 0
+    assert main(["fit", "--demo", "--output", str(tmp_path / "demo"), "--reverb", "noise", *FIT]) == 0
     printed = capsys.readouterr().out
     assert "true and found settings" in printed
     assert "mean error of fader dB" in printed
@@ -428,4 +489,5 @@ def test_interrupt_writes_the_best_so_far_and_exits_with_130(song, tmp_path):
     assert process.returncode == 130, said
     assert "interrupted after" in said
     assert "Traceback" not in said
-    assert sorted(path.name for path in output.iterdir()) == ["fit.png", "mix.wav", "settings.json"]
+    left = {path.name for path in output.iterdir()} - {"reverb.wav"}
+    assert left == {"fit.png", "mix.wav", "settings.json"}

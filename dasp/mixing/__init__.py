@@ -5,6 +5,7 @@ from __future__ import annotations
 from dasp.mixing.console import DifferentiableMixingConsole, Signals
 from dasp.mixing.constraints import Constraints
 from dasp.mixing.dataset import MixDataset, SynthSongs
+from dasp.mixing.deconvolution import deconvolve
 from dasp.mixing.features import bark_spectrum_db, crest_factor_db, rms_db, stereo_imbalance, stereo_width
 from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.folders import Excerpt, MultitrackFolder, Song, Track
@@ -53,6 +54,7 @@ __all__ = [
     "bark_spectrum_db",
     "controls_around",
     "crest_factor_db",
+    "deconvolve",
     "fit",
     "interpret",
     "multi_resolution_stft",

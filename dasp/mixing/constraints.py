@@ -102,6 +102,11 @@ class Constraints:
         """Which values of a section are not locked, bool: `(P,)`, or `(tracks or 1, P)` for "track"."""
         return self._free[section]
 
+    def leaves(self, section: str) -> bool:
+        """Whether a section has no other constraints than those of the console."""
+        free = torch.equal(self._free[section], self._console.free(section).expand(self._free[section].shape))
+        return free and not bool((self._low[section] > 0).any() or (self._high[section] < 1).any())
+
     def _lock(self, name: str, value: float | None) -> None:
         for section, track, position, param in self._meant("lock", name):
             place = self._place(section, track, position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.optimize
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dasp._checks import check_audio
+from dasp._checks import check_audio, check_choice
 from dasp._spec import PROCESSORS
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.constraints import Constraints
 from dasp.mixing.controls import Values
+from dasp.mixing.deconvolution import bus_response, noise_reverbs, with_impulse_responses
+from dasp.mixing.excerpts import choose_excerpts
 from dasp.mixing.losses import BandLevelLoss, StereoSTFTLoss
+from dasp.mixing.refinement import Refinement, Stretch, can_refine
 
 # Step of gradient descent per kind of control, on the normalised scale: a fraction of a dB, of a semitone or of a
 # direction that is just audible, so that all kinds arrive at about the same time.
@@ -50,12 +54,25 @@ _START_SEND_DB = -20.0
 # this settles both and decides nothing that is audible.
 _EQUALIZER_COST = 0.02
 _SHARED_COST = 10.0
+# If this share of the amplitude of the mix is left after least squares, stems and mix do not align.
+_UNEXPLAINED = 0.9
 # What an excerpt is processed with in front of it.
 _LEAD_S = 0.7
 # Spectra of longer references are computed again for each excerpt instead of being kept.
 _CACHED_SECONDS = 60
 # Enough for one gain per track, whatever the length of the song.
 _LEAST_SQUARES_SAMPLES = 1 << 18
+# Of longer songs, so many sections of so many seconds are fitted.
+_LONGEST_S, _SECTIONS, _SECTION_S = 90.0, 3, 20.0
+# What is compared sample by sample: so many excerpts of so many seconds.
+_STRETCHES, _STRETCH_S = 2, 2.0
+# Rounds of steps against the waveform: most steps of each, and what counts as noise.  Where an impulse response is
+# found in between, rounds are short; where all can be explained, what is left is looked at ever more closely.
+_ROUNDS = ((8, 1e-2), (8, 1e-5))
+_NOISY_ROUNDS = ((4, 1e-2),)
+_ROOM_ROUNDS = ((3, 1e-2),) * 3
+# How long a response is listened to before the section it is found from.
+_ROOM_S = 3.0
 # torch.quantile sorts at most 2^24 values.
 _MOST_STRETCHES = 1 << 24
 
@@ -67,12 +84,14 @@ class Progress:
     Attributes:
         step: Steps done.
         steps: Steps planned.
-        loss: Loss of this step's excerpt in dB.
+        loss: Loss of this step's excerpt in dB; of the whole after a refinement.
+        stage: "descent", or "refinement" against the waveform.
     """
 
     step: int
     steps: int
     loss: float
+    stage: str = "descent"
 
 
 @dataclass(frozen=True)
@@ -80,18 +99,23 @@ class FitResult:
     """What a fit found.
 
     Attributes:
+        console: The console that the controls are of: that which was given, or one with impulse responses in place of
+            its noise reverberations.
         controls: Normalised controls.
         losses: Loss of each step's excerpt in dB.
         start_loss: Loss of the whole at the start, with the best faders and pans alone, in dB.
         end_loss: Loss of the whole at the end, in dB.
         interrupted: Whether it was stopped before the last step.
+        refined: Whether the waveform of the reference brought the controls closer.
     """
 
+    console: DifferentiableMixingConsole
     controls: dict[str, Tensor]
     losses: tuple[float, ...]
     start_loss: float
     end_loss: float
     interrupted: bool
+    refined: bool
 
 
 def fit(
@@ -103,12 +127,16 @@ def fit(
     seed: int = 0,
     on_step: Callable[[Progress], None] | None = None,
     constraints: Constraints | None = None,
+    reverb: Literal["noise", "impulse"] = "noise",
 ) -> FitResult:
     """Finds controls with which the console makes the reference out of the tracks.
 
-    Faders and pans start at the least-squares solution; then Adam minimises a multi-resolution STFT distance of left,
+    Faders and pans start at the least-squares solution.  Then Adam minimises a multi-resolution STFT distance of left,
     right, sum and difference, on a random excerpt at each step.  Excerpts are processed with what comes before them, so
-    that compressors and reverberation are in their course.  A KeyboardInterrupt ends the fit with what is found so far.
+    that compressors and reverberation are in their course.  Last, damped Gauss-Newton steps bring the waveforms
+    together, as far as controls explain them, which needs stems that align to the sample; what they find counts only
+    if the spectral distance agrees.  Of a song of more than 90 s, three sections of 20 s are fitted that have most of
+    every track.  A KeyboardInterrupt ends the fit with what is found so far.
 
     Args:
         console: The console; its locked controls keep their defaults.
@@ -119,31 +147,42 @@ def fit(
         seed: Seed of the choice of excerpts.
         on_step: Called after each step.
         constraints: Locks and limits that the controls obey from the start; by default those of the console alone.
+        reverb: "impulse" puts in the place of each bus that is nothing but a `NoiseShapedReverb`, and that constraints
+            leave alone, the impulse response that regularised least squares find for it; "noise" leaves buses as they
+            are.
 
     Returns:
-        The controls and how the loss came down.  The same arguments give the same result.
+        The controls, the console they are of, and how the loss came down.  The same arguments give the same result.
 
     Raises:
         TypeError: If tracks or reference is not floating-point audio.
-        ValueError: If their lengths differ, the reference is not stereo or is silent, or steps is less than 0.
+        ValueError: If their lengths differ, the reference is not stereo or is silent, steps is less than 0, or reverb
+            is unknown.
     """
     _check(tracks, reference, steps)
+    check_choice("fit", "reverb", reverb, ("noise", "impulse"))
     samples, late = reference.shape[-1], console.latency
     if late:
         # What comes out late is compared with the reference from where it begins.
         tracks = [functional.pad(track, (0, late)) for track in tracks]
     loss = _Distance(reference, console.sample_rate)
     obey = Constraints(console) if constraints is None else constraints
-    start = obey(console.normalize(starting_point(console, tracks, reference)))
+    sections = _sections(tracks, samples, console.sample_rate, loss.grid)
+    heard = [torch.cat([x[..., begin:end] for begin, end in sections], -1) for x in (*tracks, reference)]
+    start = obey(console.normalize(starting_point(console, heard[:-1], heard[-1])))
     descent = _Descent(console, start, obey)
     length, lead = (max(round(s * console.sample_rate) // loss.grid, 4) * loss.grid for s in (excerpt_s, _LEAD_S))
+    places = [begin for first, last in sections for begin in range(first, max(first, last - length) + 1, loss.grid)]
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     interrupted = False
-    start_loss = _whole(console, tracks, start, loss)
+    whole = _Whole(tracks, sections, loss, lead)
+    start_loss = whole(console, start)
+    desk, found, refined = console, start, False
+    refinements = _planned(console, obey, reverb) if steps else 0
     try:
         for step in range(1, steps + 1):
-            begin = int(torch.randint(max(1, (samples - length) // loss.grid + 1), (), generator=generator)) * loss.grid
+            begin = places[int(torch.randint(len(places), (), generator=generator))]
             before = min(lead, begin)
             excerpt = [track[..., begin - before : begin + length + late] for track in tracks]
             values = console.denormalize(descent.controls())
@@ -151,11 +190,94 @@ def fit(
             descent.step(distance + _EQUALIZER_COST * _equalization(values), step / steps)
             losses.append(float(distance.detach()))
             if on_step is not None:
-                on_step(Progress(step, steps, losses[-1]))
+                on_step(Progress(step, steps + refinements, losses[-1]))
+        found = {section: u.detach() for section, u in descent.controls().items()}
+        if refinements:
+            end_loss = whole(console, found)
+
+            def report(step: int) -> None:
+                if on_step is not None:
+                    on_step(Progress(steps + step, steps + refinements, end_loss, "refinement"))
+
+            room = noise_reverbs(console) if reverb == "impulse" else []
+            room = [bus for bus in room if obey.leaves(bus)]
+            other, closer = _refined(console, found, obey, tracks, reference, sections, room, report)
+            if whole(other, closer) < end_loss:
+                desk, found, refined = other, closer, True
     except KeyboardInterrupt:
         interrupted = True
-    found = {section: u.detach() for section, u in descent.controls().items()}
-    return FitResult(found, tuple(losses), start_loss, _whole(console, tracks, found, loss), interrupted)
+        if not refined:
+            found = {section: u.detach() for section, u in descent.controls().items()}
+    return FitResult(desk, found, tuple(losses), start_loss, whole(desk, found), interrupted, refined)
+
+
+def _sections(tracks: Sequence[Tensor], samples: int, sample_rate: float, grid: int) -> list[tuple[int, int]]:
+    """Beginnings and ends of what is fitted: all of a short song, and of a long one what has most of every track."""
+    if samples <= _LONGEST_S * sample_rate:
+        return [(0, samples)]
+    length = round(_SECTION_S * sample_rate)
+    return [(begin, begin + length) for begin in choose_excerpts(tracks, length, _SECTIONS, grid)]
+
+
+def _planned(console: DifferentiableMixingConsole, obey: Constraints, reverb: str) -> int:
+    """Steps against the waveform."""
+    if not can_refine(console):
+        return 0
+    rooms = reverb == "impulse" and any(obey.leaves(bus) for bus in noise_reverbs(console))
+    return sum(steps for steps, _ in _rounds(console, rooms))
+
+
+def _rounds(console: DifferentiableMixingConsole, rooms: bool) -> tuple[tuple[int, float], ...]:
+    if rooms:
+        return _ROOM_ROUNDS
+    return _NOISY_ROUNDS if noise_reverbs(console) else _ROUNDS
+
+
+@torch.no_grad()
+def _refined(
+    console: DifferentiableMixingConsole,
+    controls: dict[str, Tensor],
+    obey: Constraints,
+    tracks: Sequence[Tensor],
+    reference: Tensor,
+    sections: Sequence[tuple[int, int]],
+    rooms: Sequence[str],
+    report: Callable[[int], None],
+) -> tuple[DifferentiableMixingConsole, dict[str, Tensor]]:
+    """Controls that bring the waveforms closer, and the console with the impulse responses of its rooms."""
+    rate = console.sample_rate
+    length, lead = round(_STRETCH_S * rate), round(_LEAD_S * rate)
+    stretches = []
+    for first, last in sections:
+        begins = choose_excerpts([track[..., first:last] for track in tracks], length, _STRETCHES)
+        stretches += [Stretch(tracks, reference, first + begin, length, lead) for begin in begins]
+    values = console.denormalize(controls)
+    decays = {bus: float(values[bus]["noise_shaped_reverb"]["decay_s"].median()) for bus in rooms}
+    first, last = sections[0]
+    before = min(first, round(_ROOM_S * rate))
+    section = [track[..., first - before : last] for track in tracks]
+    desk, done = console, 0
+
+    def listen() -> None:
+        nonlocal desk, controls
+        for bus in rooms:
+            response = bus_response(desk, controls, section, reference[..., first:last], bus, decays[bus], before)
+            desk = with_impulse_responses(desk, {bus: response})
+            controls = {**controls, bus: desk.default_controls(1)[bus]}
+
+    for steps, precision in _rounds(console, bool(rooms)):
+        listen()
+        refinement = Refinement(desk, stretches, controls, obey, _scales(desk), precision)
+        for step in range(steps):
+            more = refinement.step()
+            controls = refinement.controls
+            report(done + step + 1)
+            if not more:
+                break
+        done += steps
+        report(done)
+    listen()
+    return desk, controls
 
 
 def starting_point(console: DifferentiableMixingConsole, tracks: Sequence[Tensor], reference: Tensor) -> Values:
@@ -191,8 +313,12 @@ def _set_faders(
         late = console.strip.latency
         strips = console.strips(tracks, strip)[..., late : late + reference.shape[-1] : stride].double()
     mix = reference[..., : strips.shape[-1] * stride : stride].double()
-    weights = [scipy.optimize.nnls(strips[:, ch].T.numpy(), mix[ch].numpy())[0] for ch in (0, 1)]
-    left, right = torch.from_numpy(np.stack(weights)).clamp_min(1e-9)
+    weights, left_over = _non_negative(strips, mix)
+    if left_over > _UNEXPLAINED * float(mix.norm()):
+        # Stems that do not align to the sample still have their levels.
+        cells, wanted = (_cells(x, console.sample_rate / stride) for x in (strips, mix))
+        weights = _non_negative(cells, wanted)[0].sqrt()
+    left, right = weights.clamp_min(1e-9)
     if "stereo_panner" in strip:
         # A strip in the centre passes at 0 dB: of the power of a panned one, each side of the centre has half.
         level = torch.sqrt((left.square() + right.square()) / 2)
@@ -200,6 +326,19 @@ def _set_faders(
     else:
         level = (left + right) / 2
     strip["gain"]["gain_db"] = _within("gain", "gain_db", strip["gain"]["gain_db"] + 20 * torch.log10(level).float())
+
+
+def _non_negative(parts: Tensor, whole: Tensor) -> tuple[Tensor, float]:
+    """Weights `(2, parts)` of parts `(parts, 2, values)` whose sums come closest to the whole, and the distance."""
+    found = [scipy.optimize.nnls(parts[:, ch].T.numpy(), whole[ch].numpy()) for ch in (0, 1)]
+    return torch.from_numpy(np.stack([weights for weights, _ in found])), math.hypot(*(rest for _, rest in found))
+
+
+def _cells(x: Tensor, sample_rate: float) -> Tensor:
+    """Power of bins of frames of about 50 ms, `(..., cells)`."""
+    size = max(2, min(round(0.05 * sample_rate), x.shape[-1]))
+    power: Tensor = torch.fft.rfft(x.unfold(-1, size, size)).abs().square()
+    return power.flatten(-2)
 
 
 def loud_level_db(track: Tensor, sample_rate: float) -> Tensor:
@@ -238,14 +377,22 @@ def _check(tracks: Sequence[Tensor], reference: Tensor, steps: int) -> None:
         raise ValueError(f"fit: steps is {steps}, expected at least 0")
 
 
-@torch.no_grad()
-def _whole(
-    console: DifferentiableMixingConsole,
-    tracks: Sequence[Tensor],
-    controls: dict[str, Tensor],
-    loss: _Distance,
-) -> float:
-    return float(loss(console(tracks, controls)[..., console.latency :]))
+class _Whole:
+    """The distance of the whole, or of the sections of a long song."""
+
+    def __init__(
+        self, tracks: Sequence[Tensor], sections: Sequence[tuple[int, int]], loss: _Distance, lead: int
+    ) -> None:
+        self._tracks, self._sections, self._loss, self._lead = tracks, sections, loss, lead
+
+    @torch.no_grad()
+    def __call__(self, console: DifferentiableMixingConsole, controls: dict[str, Tensor]) -> float:
+        total, late = 0.0, console.latency
+        for begin, end in self._sections:
+            before = min(self._lead, begin)
+            tracks = [track[..., begin - before : end + late] for track in self._tracks]
+            total += float(self._loss(console(tracks, controls)[..., before + late :], begin))
+        return total / len(self._sections)
 
 
 class _Distance:
@@ -290,6 +437,10 @@ class _Descent:
         with torch.no_grad():
             for section, u in self.controls().items():
                 self._scaled[section].copy_(u / self._rates[section])
+
+
+def _scales(console: DifferentiableMixingConsole) -> dict[str, Tensor]:
+    return {section: _step_sizes(console, section) for section in ("track", "master")}
 
 
 def _step_sizes(console: DifferentiableMixingConsole, section: str) -> Tensor:

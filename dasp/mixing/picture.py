@@ -28,7 +28,7 @@ def draw(
     names: Sequence[str],
     losses: Sequence[float] = (),
 ) -> None:
-    """Draws what a fit found.
+    """Draws what a fit found; the decay of an impulse response too, if there is one.
 
     Args:
         path: The file to write; its suffix is the format, such as .png or .svg.
@@ -53,7 +53,10 @@ def draw(
     _draw_curve(curves[len(names)], "master", _response_db(console, "master", master, frequency), frequency)
     for axes in curves[len(names) + 1 :]:
         axes.set_visible(False)
-    faders, pans, sends, loss = bottom.subplots(1, 4)
+    room = next((bus for bus in console.buses if _response(console, bus) is not None), None)
+    faders, pans, sends, *decay, loss = bottom.subplots(1, 4 if room is None else 5)
+    if room is not None:
+        _draw_decay(decay[0], room, _response(console, room), console.sample_rate)
     _draw_bars(faders, "fader (dB)", names, values["track"].get("gain", {}).get("gain_db"))
     _draw_bars(pans, "pan", names, values["track"].get("stereo_panner", {}).get("pan"), (-1.05, 1.05))
     send = next(iter(values["track"]["send"].values()), None)
@@ -62,6 +65,25 @@ def draw(
     loss.set(title="loss of each step's excerpt (dB)", xlabel="step")
     loss.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
+
+
+def _response(console: DifferentiableMixingConsole, bus: str) -> Tensor | None:
+    """The impulse response of a bus, if it has one."""
+    stages = console.sections()[bus].stages()
+    return stages["convolution_reverb"].get_buffer("impulse_response") if "convolution_reverb" in stages else None
+
+
+def _draw_decay(axes: Axes, bus: str, response: Tensor | None, sample_rate: float) -> None:
+    """What is left of the energy of an impulse response after each time (Schroeder 1965)."""
+    if response is None:
+        return
+    power = response.detach().double().square().sum(0)
+    left = power.flip(0).cumsum(0).flip(0)
+    level_db = 10 * torch.log10((left / left[0].clamp_min(1e-30)).clamp_min(1e-8))
+    time = np.arange(len(left)) / sample_rate
+    axes.plot(time, level_db.numpy(), linewidth=1)
+    axes.set(title=f"decay of {_plain(bus)} (dB)", xlabel="s", ylim=(-80, 5))
+    axes.grid(alpha=0.3)
 
 
 def _response_db(

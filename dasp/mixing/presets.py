@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dasp.modules as M
+from dasp.mixing._names import check_known
 
 _KINDS = ("low_shelf", "peaking", "peaking", "high_shelf")
 # The octaves of hearing in twelve bands.
@@ -18,6 +19,54 @@ def default_strip(sample_rate: float) -> M.Chain:
         sample_rate, kinds=_KINDS, frequency_hz=_at_most((100.0, 500.0, 2500.0, 8000.0), sample_rate)
     )
     return M.Chain(equalizer, M.Compressor(sample_rate, ratio=1.0), M.Gain(sample_rate), M.StereoPanner(sample_rate))
+
+
+# By the names that people use for them; where a processor does nothing, or little, and has a gradient.
+_STAGES: dict[str, Callable[[float], M.Processor]] = {
+    "eq": lambda rate: M.ParametricEQ(rate, kinds=_KINDS, frequency_hz=_at_most((100.0, 500.0, 2500.0, 8000.0), rate)),
+    "comp": lambda rate: M.Compressor(rate, ratio=1.0),
+    "exp": lambda rate: M.Expander(rate, threshold_db=-60.0, ratio=1.5),
+    "dist": M.Distortion,
+    "gain": M.Gain,
+    "pan": M.StereoPanner,
+    "polarity": M.Polarity,
+    "highpass": lambda rate: M.Highpass(rate, frequency_hz=30.0),
+    "lowpass": lambda rate: M.Lowpass(rate, frequency_hz=_at_most((18000.0,), rate)[0]),
+    "width": M.StereoWidener,
+    "reverb": lambda rate: M.NoiseShapedReverb(rate, mix=0.1),
+}
+_ALSO = {
+    "equalizer": "eq",
+    "parametric_eq": "eq",
+    "compressor": "comp",
+    "expander": "exp",
+    "gate": "exp",
+    "distortion": "dist",
+    "fader": "gain",
+    "panner": "pan",
+    "stereo_panner": "pan",
+    "stereo_widener": "width",
+    "noise_shaped_reverb": "reverb",
+}
+
+
+def named_strip(names: Sequence[str], sample_rate: float) -> M.Chain:
+    """A strip of processors by their names, such as eq, comp, pan; a fader and a panner that are not named come last.
+
+    Raises:
+        ValueError: If a name is unknown, or none is given.
+    """
+    if not names:
+        raise ValueError(f"strip is empty, expected some of {', '.join(_STAGES)}")
+    order = []
+    for name in names:
+        order.append(_ALSO.get(name, name))
+        check_known("strip", order[-1], list(_STAGES))
+    if "gain" not in order:
+        order.insert(order.index("pan") if "pan" in order else len(order), "gain")
+    if "pan" not in order:
+        order.append("pan")
+    return M.Chain(*(_STAGES[name](sample_rate) for name in order))
 
 
 def default_reverb(sample_rate: float) -> M.Chain:

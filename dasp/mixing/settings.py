@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +32,11 @@ _SINCE_1_CONSOLE: dict[str, Any] = {"groups": {}, "pre_fader": []}
 
 _SECTIONS = ("dasp_settings", "sample_rate", "tracks", "groups", "buses", "master", "console")
 _LAYOUT = ("strip", "groups", "buses", "master", "pre_fader", "locked")
+# Signals of processors, such as impulse responses: base64 of little-endian float32, channel after channel.
+_SIGNAL = ("shape", "float32")
+# Two channels of 95 s at 44.1 kHz.
+_MOST_SAMPLES = 1 << 23
+_MOST_CHANNELS = 16
 _SWITCHES = ("mute", "solo", "bypass", "group")
 # Where normalised controls do not give just the described values, they are moved by these shares of what is missing,
 # and then by so many last digits, to and fro, since rounding does not let the values rise evenly.
@@ -111,10 +119,9 @@ def _stages(chain: M.Chain) -> list[dict[str, Any]]:
     """Processors, options, and those defaults of a chain that are not the declared ones."""
     described = []
     for stage in chain.stages().values():
-        if stage.spec.signals:
-            raise ValueError(f"describe: {stage.spec.name} needs {', '.join(stage.spec.signals)}, which is no setting")
         own = stage.denormalize(stage.exact())
-        declared = stage.denormalize(type(stage)(stage.sample_rate, **stage.options).exact())
+        signals = {name: getattr(stage, name) for name in stage.spec.signals}
+        declared = stage.denormalize(type(stage)(stage.sample_rate, **signals, **stage.options).exact())
         defaults = {name: value.tolist() for name, value in own.items() if not torch.equal(value, declared[name])}
         described.append({**_layout_of(stage), **_if(defaults=defaults)})
     return described
@@ -122,7 +129,45 @@ def _stages(chain: M.Chain) -> list[dict[str, Any]]:
 
 def _layout_of(stage: M.Processor) -> dict[str, Any]:
     options = {key: list(value) if isinstance(value, tuple) else value for key, value in stage.options.items()}
-    return {"processor": stage.spec.name, "options": options}
+    signals = {name: _signal_text(stage.spec.name, name, getattr(stage, name)) for name in stage.spec.signals}
+    return {"processor": stage.spec.name, "options": options, **_if(signals=signals)}
+
+
+def _signal_text(processor: str, name: str, signal: Tensor) -> dict[str, Any]:
+    """A signal `(channels, samples)` as text from which the same comes back."""
+    fits = signal.ndim == 2 and 0 < signal.shape[0] <= _MOST_CHANNELS and 0 < signal.numel() <= _MOST_SAMPLES
+    if not fits or signal.dtype != torch.float32 or not bool(torch.isfinite(signal).all()):
+        have = f"{signal.dtype} of shape {shape_text(signal.shape)}"
+        raise ValueError(
+            f"describe: {name} of {processor} is {have}, expected finite float32 (channels, samples) with at most "
+            f"{_MOST_CHANNELS} channels and {_MOST_SAMPLES} samples in all"
+        )
+    data = signal.detach().cpu().numpy().astype("<f4").tobytes()
+    return {"shape": list(signal.shape), "float32": base64.b64encode(data).decode("ascii")}
+
+
+def _signal(given: Any, name: str, path: str) -> Tensor:
+    """The signal that `_signal_text` described."""
+    signal = _get(given, name, dict, path)
+    place = f"{path}.{name}"
+    _known(signal, _SIGNAL, place)
+    shape, text = _get(signal, "shape", list, place), _get(signal, "float32", str, place)
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
+    if len(shape) != 2 or not whole or shape[0] > _MOST_CHANNELS or shape[0] * shape[1] > _MOST_SAMPLES:
+        raise SettingsError(
+            f"{place}.shape is {_shown(shape)}, expected channels, at most {_MOST_CHANNELS}, and samples, "
+            f"{_MOST_SAMPLES} in all"
+        )
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SettingsError(f"{place}.float32 is {_shown(text[:20])}, expected base64: {error}") from error
+    if len(data) != 4 * shape[0] * shape[1]:
+        raise SettingsError(f"{place}.float32 has {len(data)} bytes, expected {4 * shape[0] * shape[1]}")
+    samples = torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32)).reshape(shape)
+    if not bool(torch.isfinite(samples).all()):
+        raise SettingsError(f"{place}.float32 has NaN or infinite samples")
+    return samples
 
 
 def _if(**entries: Any) -> dict[str, Any]:
@@ -313,16 +358,19 @@ def _chain(rate: float, stages: Any, path: str) -> M.Chain:
     for position, stage in enumerate(stages):
         place = f"{path}[{position}]"
         name = _get(stage, "processor", str, place)
-        _known(stage, ("processor", "options", "defaults"), place)
+        _known(stage, ("processor", "options", "defaults", "signals"), place)
         if name not in modules:
             raise SettingsError(f"{place}.processor is {name!r}, expected one of {', '.join(PROCESSORS)}")
         options = _get(stage, "options", dict, place)
         _known(options, tuple(modules[name].spec.options), f"{place}.options")
         defaults = _get(stage, "defaults", dict, place) if "defaults" in stage else {}
         _known(defaults, tuple(modules[name].spec.controls), f"{place}.defaults")
+        given = _get(stage, "signals", dict, place) if modules[name].spec.signals or "signals" in stage else {}
+        _known(given, tuple(modules[name].spec.signals), f"{place}.signals")
+        signals = {signal: _signal(given, signal, f"{place}.signals") for signal in modules[name].spec.signals}
         frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         try:
-            module = modules[name](rate, **frozen, **defaults)
+            module = modules[name](rate, **signals, **frozen, **defaults)
             with torch.no_grad():
                 # Options are checked by the processor itself, and then only.
                 module.process(torch.zeros(2, 1), **module.controls())
@@ -492,11 +540,19 @@ def schema() -> Settings:
                     "processor": {"enum": list(_modules())},
                     "options": {"type": "object"},
                     "defaults": {"type": "object"},
+                    "signals": {"type": "object", "additionalProperties": {"$ref": "#/$defs/signal"}},
                 },
                 ("processor", "options"),
             ),
         },
         "chains": {"type": "object", "additionalProperties": {"$ref": "#/$defs/chain"}},
+        "signal": _object(
+            {
+                "shape": {"type": "array", "items": {"type": "number", "minimum": 1}, "minItems": 2},
+                "float32": {"type": "string", "description": "base64 of little-endian float32, channel after channel"},
+            },
+            _SIGNAL,
+        ),
     }
     refers = {name: {"$ref": f"#/$defs/{name}"} for name in ("section", "sections", "track", "chain", "chains")}
     tracks = {"type": "object", "minProperties": 1, "additionalProperties": refers["track"]}

@@ -158,10 +158,71 @@ def test_a_value_that_no_normalised_control_gives_renders_and_is_told():
         console.controls_from(settings)
 
 
-def test_a_console_with_an_impulse_response_is_not_described():
-    hall = M.Chain(M.ConvolutionReverb(RATE, impulse_response=torch.ones(1, 4)))
-    console = DifferentiableMixingConsole(RATE, buses={"hall": hall})
-    with pytest.raises(ValueError, match="convolution_reverb needs impulse_response, which is no setting"):
+def room_desk(response):
+    hall = M.Chain(M.StereoWidener(RATE, width=0.0), M.ConvolutionReverb(RATE, impulse_response=response))
+    return DifferentiableMixingConsole(RATE, buses={"hall": hall}, locked=["hall.convolution_reverb.mix"])
+
+
+def test_an_impulse_response_is_described_to_the_bit(tracks, generator):
+    response = torch.randn(2, 3000, generator=generator)
+    # Subnormal and negative zero too.
+    response[0, :2] = torch.tensor([1e-42, -0.0])
+    console = room_desk(response)
+    controls = console.random_controls(3, generator)
+    settings = parse(to_json(console.describe(controls, NAMES)))
+    again = interpret(settings).console
+    assert torch.equal(again.sections()["hall"].stages()["convolution_reverb"].impulse_response, response)
+    assert torch.equal(render(settings, tracks), console(tracks, controls))
+    assert torch.equal(console.controls_from(settings)["track"], controls["track"])
+    root = json.loads(json.dumps(schema()))
+    assert fits(settings, root, root)
+    with pytest.raises(SettingsError, match="hall is not that of the console"):
+        room_desk(response + 1).controls_from(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": [2]}, r"impulse_response.shape is \[2\], expected channels"),
+        ({"shape": [1, 4.0]}, r"shape is \[1, 4.0\]"),
+        ({"shape": [1, True]}, r"shape is \[1, true\]"),
+        ({"shape": [17, 1]}, "at most 16"),
+        ({"shape": [1, 1 << 40]}, "8388608 in all"),
+        ({"shape": [0, 4]}, r"shape is \[0, 4\]"),
+        ({"shape": [1, 5]}, "float32 has 16 bytes, expected 20"),
+        ({"float32": "AAAA!"}, 'float32 is "AAAA!", expected base64'),
+        ({"float32": "AADAfwAAwH8AAMB/AADAfw=="}, "float32 has NaN or infinite samples"),
+        ({"float32": 1}, "float32 is 1, expected a text"),
+        ({"rate": 1}, "impulse_response.rate is unknown"),
+    ],
+)
+def test_a_wrong_impulse_response_is_refused_with_its_place(change, message):
+    console = room_desk(torch.ones(1, 4))
+    settings = console.describe(console.default_controls(1), ["a"])
+    stage = settings["console"]["buses"]["hall"][1]
+    stage["signals"]["impulse_response"] |= change
+    with pytest.raises(SettingsError, match=r"^console.buses.hall\[1\].signals.*" + message):
+        interpret(settings)
+
+
+def test_a_missing_or_odd_signal_is_refused():
+    console = room_desk(torch.ones(1, 4))
+    settings = console.describe(console.default_controls(1), ["a"])
+    del settings["console"]["buses"]["hall"][1]["signals"]
+    with pytest.raises(SettingsError, match=r"console.buses.hall\[1\].signals is missing"):
+        interpret(settings)
+    settings = console.describe(console.default_controls(1), ["a"])
+    settings["console"]["master"][0]["signals"] = {"impulse_response": {}}
+    with pytest.raises(SettingsError, match=r"console.master\[0\].signals.impulse_response is unknown"):
+        interpret(settings)
+
+
+@pytest.mark.parametrize("response", [torch.ones(1, 4, dtype=torch.float64), torch.full((1, 4), torch.inf)])
+def test_an_impulse_response_that_is_no_setting_is_refused(response):
+    console = room_desk(response)
+    with pytest.raises(
+        ValueError, match=r"describe: impulse_response of convolution_reverb is .*expected finite float32"
+    ):
         console.describe(console.default_controls(1), ["a"])
 
 
