@@ -29,12 +29,15 @@ from dasp._checks import check_audio, check_sample_rate, shape_text
 __all__ = [
     "Audio",
     "AudioFileError",
+    "Format",
     "OutputExistsError",
     "TrackReader",
     "Tracks",
     "atomic",
     "find_stems",
+    "inspect",
     "load",
+    "load_excerpt",
     "load_tracks",
     "resample",
     "save",
@@ -90,6 +93,14 @@ class Audio(NamedTuple):
     sample_rate: int
 
 
+class Format(NamedTuple):
+    """What the header of a file says: number of channels, samples of each, and sample rate in Hz."""
+
+    channels: int
+    samples: int
+    sample_rate: int
+
+
 class Tracks(NamedTuple):
     """Stems of one length and sample rate: each (channels, samples) with one or two channels."""
 
@@ -125,6 +136,62 @@ def load(path: str | os.PathLike[str], notify: Notify = _ignore) -> Audio:
     with _open(path) as file:
         blocks = list(_read(file, path, _READ, notify))
         return Audio(blocks[0] if len(blocks) == 1 else torch.cat(blocks, -1), file.samplerate)
+
+
+def inspect(path: str | os.PathLike[str]) -> Format:
+    """Reads the header of an audio file.
+
+    Args:
+        path: The file, see `load`.
+
+    Raises:
+        AudioFileError: If the file is missing, not readable, or of a format that `load` does not read.
+    """
+    with _open(Path(path)) as file:
+        return Format(file.channels, file.frames, file.samplerate)
+
+
+def load_excerpt(path: str | os.PathLike[str], start: int, samples: int, sample_rate: int | None = None) -> Tensor:
+    """Reads a part of a file, and no more of it than the part takes.
+
+    Args:
+        path: The file, see `load`.
+        start: First sample, counted at `sample_rate`.
+        samples: Number of samples at that rate; what lies after the end of the file is silent.
+        sample_rate: Sample rate in Hz to bring it to, by default the file's.
+
+    Returns:
+        Audio (channels, samples) in float32, equal to that part of the whole file resampled.
+
+    Raises:
+        AudioFileError: If the file cannot be read, or the part has samples that are NaN or infinite.
+        TypeError: If sample_rate is not a whole number.
+        ValueError: If start or samples is negative, or sample_rate is not positive.
+    """
+    path = Path(path)
+    if start < 0 or samples < 0:
+        raise ValueError(f"load_excerpt: start, samples are {start}, {samples}, expected 0 or more")
+    with _open(path) as file:
+        target = file.samplerate if sample_rate is None else sample_rate
+        _check_whole_rate("load_excerpt", target)
+        ratio = Fraction(int(target), file.samplerate)
+        up, down = ratio.numerator, ratio.denominator
+        # Samples of the file before and after the part that the filter reaches.
+        context = (
+            0 if ratio == 1 else math.ceil(Fraction(len(_resampling_filter(max(up, down))) // 2, up * down)) * down
+        )
+        # The filter has the phase that it has from the beginning of the file at multiples of the decimation.
+        first = max(0, start * down // up // down * down - context)
+        end = min(file.frames, math.ceil(Fraction((start + samples) * down, up)) + context)
+        frames = np.zeros((0, file.channels), np.float32)
+        if first < end:
+            with _refused(_shown(path)):
+                file.seek(first)
+                frames = file.read(end - first, dtype="float32", always_2d=True)
+        _check_finite(_shown(path), frames, first, file.samplerate)
+        x = resample(torch.from_numpy(np.ascontiguousarray(frames.T)), file.samplerate, int(target))
+    skipped = start - first * up // down
+    return _fitted(x[..., skipped : skipped + samples], samples)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "functional": (BASE | {"functional"}, EXTERNAL),
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
-    "mixing": (BASE | {"functional", "modules", "gradients", "mixing"}, EXTERNAL | {"matplotlib"}),
+    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"matplotlib"}),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),

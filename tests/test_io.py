@@ -20,7 +20,9 @@ from dasp.io import (
     TrackReader,
     atomic,
     find_stems,
+    inspect,
     load,
+    load_excerpt,
     load_tracks,
     resample,
     save,
@@ -495,6 +497,40 @@ def test_resampling_in_blocks_is_that_of_the_whole(rates, size, tmp_path, monkey
     monkeypatch.setattr(io, "_RESAMPLED", size)
     (track,) = read_in_blocks(find_stems(tmp_path), 5000, rates[1])
     assert torch.equal(track, resample(x, *rates))
+
+
+@pytest.mark.parametrize("rates", [(44100, 48000), (96000, 44100), (22050, 44100), (48000, 8000), (8000, 8000)])
+def test_an_excerpt_is_that_part_of_the_whole_resampled(rates, tmp_path):
+    x = noise(20001, 2)
+    save(tmp_path / "x.wav", x, rates[0])
+    whole = resample(x, *rates)
+    length = whole.shape[-1]
+    for start, samples in ((0, 100), (1, 77), (2345, 1000), (length - 50, 100), (length + 10, 20), (500, 0)):
+        part = load_excerpt(tmp_path / "x.wav", start, samples, rates[1])
+        expected = torch.nn.functional.pad(whole, (0, 200))[:, start : start + samples]
+        assert torch.equal(part, expected)
+
+
+def test_an_excerpt_has_the_rate_of_the_file_by_default(tmp_path):
+    save(tmp_path / "x.flac", noise(1000, 1), 32000, "PCM_24")
+    assert inspect(tmp_path / "x.flac") == (1, 1000, 32000)
+    assert torch.equal(load_excerpt(tmp_path / "x.flac", 10, 20), load(tmp_path / "x.flac").samples[:, 10:30])
+
+
+def test_mistakes_of_excerpts_are_named(tmp_path):
+    x = noise(100, 1)
+    x[0, 50] = torch.nan
+    soundfile.write(tmp_path / "x.wav", x.T.numpy(), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="start, samples are -1, 5"):
+        load_excerpt(tmp_path / "x.wav", -1, 5)
+    with pytest.raises(TypeError, match=r"sample rate is 8000\.5"):
+        load_excerpt(tmp_path / "x.wav", 0, 5, 8000.5)  # type: ignore[arg-type]
+    with pytest.raises(AudioFileError, match=r"x\.wav: sample 50 .* is NaN"):
+        load_excerpt(tmp_path / "x.wav", 40, 20)
+    assert load_excerpt(tmp_path / "x.wav", 0, 20).isfinite().all()
+    for function in (inspect, lambda path: load_excerpt(path, 0, 1)):
+        with pytest.raises(AudioFileError, match=r"y\.wav: does not exist"):
+            function(tmp_path / "y.wav")
 
 
 def test_each_reading_of_blocks_begins_at_the_beginning(tmp_path):

@@ -1,10 +1,12 @@
-"""Mixing: the console, losses, features, fitting a console to a reference mix, and synthetic multitracks."""
+"""Mixing: the console, losses, features, fitting to a reference mix, and songs and settings to train controllers on."""
 
 from __future__ import annotations
 
 from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.dataset import MixDataset, SynthSongs
 from dasp.mixing.features import bark_spectrum_db, crest_factor_db, rms_db, stereo_imbalance, stereo_width
 from dasp.mixing.fitting import FitResult, Progress, fit
+from dasp.mixing.folders import Excerpt, MultitrackFolder, Song, Track
 from dasp.mixing.losses import (
     AudioFeatureLoss,
     BandLevelLoss,
@@ -16,6 +18,7 @@ from dasp.mixing.losses import (
     multi_resolution_stft,
     sum_and_difference,
 )
+from dasp.mixing.practice import controls_around, plausible_controls
 from dasp.mixing.settings import SettingsError, describe, interpret
 from dasp.mixing.synth import Multitrack, multitrack
 
@@ -24,21 +27,29 @@ __all__ = [
     "BandLevelLoss",
     "DifferentiableMixingConsole",
     "DynamicsLoss",
+    "Excerpt",
     "FitResult",
+    "MixDataset",
     "MultiResolutionSTFTLoss",
     "Multitrack",
+    "MultitrackFolder",
     "ParameterLoss",
     "Progress",
     "SettingsError",
+    "Song",
     "StereoSTFTLoss",
     "SumAndDifferenceSTFTLoss",
+    "SynthSongs",
+    "Track",
     "bark_spectrum_db",
+    "controls_around",
     "crest_factor_db",
     "describe",
     "fit",
     "interpret",
     "multi_resolution_stft",
     "multitrack",
+    "plausible_controls",
     "rms_db",
     "stereo_imbalance",
     "stereo_width",

@@ -1,5 +1,6 @@
 """Synthetic songs: seeded, playable as music, and rich enough that mixes of them tell settings apart."""
 
+import itertools
 import random
 import time
 
@@ -7,12 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from dasp.mixing.instruments import FAMILIES
 from dasp.mixing.synth import INSTRUMENTS, Multitrack, multitrack
 
 
 @pytest.fixture(scope="module")
 def song() -> Multitrack:
     return multitrack(seed=0, num_tracks=8)
+
+
+@pytest.fixture(scope="module")
+def band() -> Multitrack:
+    """Every track there is, long enough for both sections."""
+    return multitrack(seed=2, seconds=20.0, sample_rate=22050, num_tracks=24, stereo=True)
 
 
 def power(track: torch.Tensor, size: int = 4096) -> torch.Tensor:
@@ -27,10 +35,12 @@ def centroid_hz(track: torch.Tensor) -> float:
 
 
 def test_song_has_the_declared_shape(song):
-    assert song.names == tuple(INSTRUMENTS) == ("kick", "snare", "hihat", "bass", "keys", "lead", "pad", "voice")
+    assert song.names == tuple(INSTRUMENTS)[:8] == ("kick", "snare", "hihat", "bass", "keys", "lead", "pad", "voice")
     assert song.tracks.shape == (8, 1, 8 * 44100)
     assert song.tracks.dtype == torch.float32
     assert len(song.tags) == 8
+    assert song.instruments == song.names
+    assert song.channels == (1,) * 8
     assert song.sample_rate == 44100
     assert multitrack(0, seconds=0.5, sample_rate=16000, num_tracks=3).tracks.shape == (3, 1, 8000)
 
@@ -89,9 +99,72 @@ def test_every_instrument_is_dynamic(song):
         assert spread_db > (4 if name == "pad" else 6), name
 
 
+def test_there_are_24_tracks_tagged_with_instrument_and_family(band):
+    assert band.tracks.shape == (24, 2, 20 * 22050)
+    assert len(set(band.names)) == 24
+    for name, instrument, tag in zip(band.names, band.instruments, band.tags, strict=True):
+        assert name.rstrip(" 23") == instrument
+        assert tag == FAMILIES[instrument]
+
+
+def test_both_halves_of_a_long_song_sound_on_every_track(band):
+    first, second = band.tracks.split(10 * 22050, -1)
+    for half in (first, second):
+        # Silence would be -inf; the sparsest instruments, toms and snares, are some 30 dB down.
+        assert (10 * half.square().mean((1, 2)).log10() > -45).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sections_of_a_song_differ_in_their_chords_and_come_back(seed):
+    song = multitrack(seed, seconds=33.0, sample_rate=22050, names=["bass", "keys", "pad", "organ"])
+    bars = [round(bar * 4 * 60 / song.tempo * song.sample_rate) for bar in (0, 4, 8, 12)]
+    for name, track in zip(song.names, song.tracks, strict=True):
+        first, second, third = (power(track[:, begin:end]).sqrt() for begin, end in itertools.pairwise(bars))
+        alike = torch.nn.functional.cosine_similarity
+        assert 1 - alike(first, second, dim=0) > 2 * (1 - alike(first, third, dim=0)), name
+
+
+def test_players_of_one_instrument_differ(band):
+    for name, track in zip(band.names, band.tracks, strict=True):
+        if name[-1].isdigit():
+            first = band.tracks[band.names.index(name.rstrip(" 23"))]
+            correlation = (first[0] * track[0]).sum() / (first[0].norm() * track[0].norm())
+            assert correlation.abs() < 0.5, name
+
+
+def test_stereo_tracks_are_wide_and_mono_tracks_the_same_in_both_channels(band):
+    assert {1, 2} == set(band.channels)
+    for name, channels, (left, right) in zip(band.names, band.channels, band.tracks, strict=True):
+        if channels == 1:
+            assert torch.equal(left, right), name
+        else:
+            side_db = 10 * ((left - right).square().sum() / (left + right).square().sum()).log10()
+            assert -25 < side_db < 0, name
+
+
+def test_the_mean_of_the_channels_is_the_mono_track():
+    stereo = multitrack(seed=3, seconds=2.0, num_tracks=9, stereo=True)
+    mono = multitrack(seed=3, seconds=2.0, num_tracks=9)
+    torch.testing.assert_close(stereo.tracks.mean(1, keepdim=True), mono.tracks, atol=1e-7, rtol=0)
+
+
+def test_tracks_chosen_by_name_are_those_of_the_whole_song():
+    whole = multitrack(seed=5, seconds=1.0, num_tracks=9)
+    part = multitrack(seed=5, seconds=1.0, names=["guitar", "bass"])
+    assert part.names == ("guitar", "bass")
+    assert torch.equal(part.tracks, whole.tracks[[8, 3]])
+
+
+def test_a_compressor_has_something_to_do_on_every_track(band):
+    for name, track in zip(band.names, band.tracks, strict=True):
+        frames = track[0, : track.shape[-1] // 110 * 110].reshape(-1, 110)
+        levels_db = 10 * frames.square().mean(1).add(1e-9).log10()
+        assert levels_db.quantile(0.99) - levels_db.quantile(0.5) > 4, name
+
+
 def test_low_sample_rates_and_short_songs_are_finite():
     for seconds, sample_rate in ((0.001, 8000), (0.3, 8000), (1.0, 22050), (1.0, 192000)):
-        song = multitrack(3, seconds, sample_rate, 8)
+        song = multitrack(3, seconds, sample_rate, 24)
         assert torch.isfinite(song.tracks).all()
         assert song.tracks.abs().max() < 1
 
@@ -109,7 +182,7 @@ def test_global_random_states_are_untouched():
 
 
 def test_is_fast():
-    # 0.5 s of processor time when measured; the best of three, with room for slow machines.
+    # 0.2 s of processor time when measured; the best of three, with room for slow machines.
     def seconds() -> float:
         start = time.process_time()
         multitrack(seed=7, num_tracks=8)
@@ -122,7 +195,10 @@ def test_is_fast():
     ("arguments", "text"),
     [
         ({"num_tracks": 0}, "num_tracks is 0"),
-        ({"num_tracks": 9}, "num_tracks is 9"),
+        ({"num_tracks": 25}, "num_tracks is 25"),
+        ({"names": []}, "names is"),
+        ({"names": ["kick", "kick"]}, "names is .*different ones"),
+        ({"names": ["kazoo"]}, "names is .*kazoo"),
         ({"seconds": 0.0}, "seconds is 0"),
         ({"seconds": float("nan")}, "seconds is nan"),
         ({"sample_rate": 100}, "sample_rate"),
