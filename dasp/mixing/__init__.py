@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dasp.mixing.console import DifferentiableMixingConsole
+from dasp.mixing.controllers import Controller, DeepSetController, TransformerController
 from dasp.mixing.dataset import MixDataset, SynthSongs
+from dasp.mixing.encoders import LogMelEncoder, SpectrogramEncoder, WaveformEncoder
 from dasp.mixing.features import bark_spectrum_db, crest_factor_db, rms_db, stereo_imbalance, stereo_width
 from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.folders import Excerpt, MultitrackFolder, Song, Track
@@ -19,28 +21,40 @@ from dasp.mixing.losses import (
     sum_and_difference,
 )
 from dasp.mixing.practice import controls_around, plausible_controls
+from dasp.mixing.recipe import Recipe, RecipeError
 from dasp.mixing.settings import SettingsError, describe, interpret
 from dasp.mixing.synth import Multitrack, multitrack
+from dasp.mixing.training import ControllerLoss, RecipeItems, train
 
 __all__ = [
     "AudioFeatureLoss",
     "BandLevelLoss",
+    "Controller",
+    "ControllerLoss",
+    "DeepSetController",
     "DifferentiableMixingConsole",
     "DynamicsLoss",
     "Excerpt",
     "FitResult",
+    "LogMelEncoder",
     "MixDataset",
     "MultiResolutionSTFTLoss",
     "Multitrack",
     "MultitrackFolder",
     "ParameterLoss",
     "Progress",
+    "Recipe",
+    "RecipeError",
+    "RecipeItems",
     "SettingsError",
     "Song",
+    "SpectrogramEncoder",
     "StereoSTFTLoss",
     "SumAndDifferenceSTFTLoss",
     "SynthSongs",
     "Track",
+    "TransformerController",
+    "WaveformEncoder",
     "bark_spectrum_db",
     "controls_around",
     "crest_factor_db",
@@ -54,4 +68,5 @@ __all__ = [
     "stereo_imbalance",
     "stereo_width",
     "sum_and_difference",
+    "train",
 ]

@@ -133,8 +133,9 @@ class Controller(nn.Module):
 
     @torch.no_grad()
     def _initialize(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        initialize(self, generator)
+        if self.follow.is_meta:
+            return
+        initialize(self, torch.Generator().manual_seed(seed))
         for head in cast(nn.ModuleDict, self.heads).values():
             head.weight.mul_(_LAST)
             head.bias.zero_()
@@ -312,18 +313,20 @@ class Controller(nn.Module):
         difference = _difference(layout, console_layout(console))
         if difference:
             raise ValueError(f"{path}: was trained for another console: {difference}")
-        config = notes.get("config")
+        config: Any = notes.get("config")
         if not isinstance(config, dict):
             raise ValueError(f"{path}: has no configuration of a controller")
         try:
-            # As many blocks as a file has parameters at most, so that a damaged file cannot ask for memory.
             if max((v for v in config.values() if isinstance(v, int)), default=0) > _LARGEST:
                 raise ValueError("a size beyond reason")
-            controller = kind(console, **config)
+            # On the meta device nothing is allocated before the shapes are known to be those of the file.
+            with torch.device("meta"):
+                shapes = kind(console, **config).state_dict()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: has no configuration of a controller ({error})") from error
-        check_parameters(str(path), tensors, controller.state_dict())
-        controller.load_state_dict(tensors, assign=True)
+        check_parameters(str(path), tensors, shapes)
+        controller = kind(console, **config)
+        controller.load_state_dict(tensors)
         return controller.eval()
 
     @classmethod
@@ -523,8 +526,10 @@ class TransformerController(Controller):
     @torch.no_grad()
     def _initialize(self, seed: int) -> None:
         super()._initialize(seed)
-        generator = torch.Generator().manual_seed(seed + 1)
-        self.learned.copy_(torch.empty(self.learned.shape, device="cpu").normal_(0, 1, generator=generator))
+        if not self.learned.is_meta:
+            generator = torch.Generator().manual_seed(seed + 1)
+            drawn = torch.empty(self.learned.shape, device=generator.device)
+            self.learned.copy_(drawn.normal_(generator=generator))
 
     @classmethod
     def published(
@@ -611,6 +616,8 @@ def console_layout(console: DifferentiableMixingConsole) -> dict[str, Any]:
     """A console and its default controls, as settings of one track."""
     controls = {section: u.double() for section, u in console.default_controls(1).items()}
     layout = settings_format.describe(console, console.denormalize(controls), ["track"])
+    if not layout["tracks"]["track"].get("send", True):
+        del layout["tracks"]["track"]["send"]
     return cast(dict[str, Any], json.loads(settings_format.to_json(layout)))
 
 

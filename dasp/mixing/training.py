@@ -307,7 +307,7 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path) -> Any:
             training = recipe.training
             self.items = RecipeItems(recipe, self.controller.console, training.steps * training.batch_size)
             self.held_out = RecipeItems(recipe, self.controller.console, training.validation_items, validation=True)
-            self.register_buffer("lowest", torch.tensor(math.inf, dtype=torch.float64))
+            self.register_buffer("lowest", torch.tensor(math.inf))
 
         def configure_optimizers(self) -> dict[str, Any]:
             training = recipe.training
@@ -358,7 +358,7 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path) -> Any:
             self.log_dict({f"validation/{n}": term for n, term in terms.items()}, batch_size=size, sync_dist=True)
 
         def on_validation_epoch_end(self) -> None:
-            loss = self.trainer.callback_metrics["validation/loss"].double()
+            loss = self.trainer.callback_metrics["validation/loss"].float()
             if not bool(torch.isfinite(loss)):
                 raise ValueError(f"the validation loss is {float(loss)} after {self.global_step} steps")
             if bool(loss < self.lowest):
