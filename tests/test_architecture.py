@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "functional": (BASE | {"functional"}, EXTERNAL),
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
-    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"matplotlib"}),
+    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"matplotlib", "lightning", "tensorboard", "tomli"}),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),
@@ -149,7 +149,8 @@ def run(code, *options):
 def test_import_is_silent_and_takes_no_optional_package():
     code = (
         "import sys, dasp, dasp.functional, dasp.gradients, dasp.modules\n"
-        "optional = 'rich', 'matplotlib', 'soundfile', 'torchaudio', 'triton', 'pedalboard', 'safetensors'\n"
+        "optional = 'rich', 'matplotlib', 'soundfile', 'torchaudio', 'triton', 'pedalboard', 'safetensors', \\\n"
+        "    'lightning', 'tensorboard', 'tomli'\n"
         "print([name for name in optional if name in sys.modules])"
     )
     done = run(code, "-W", "error")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -206,6 +209,7 @@ def train(
     output: str | os.PathLike[str],
     resume: bool = False,
     progress: bool = True,
+    notify: Callable[[str], None] = lambda notice: None,
 ) -> Controller:
     """Trains a controller by a recipe, in Lightning's loop.
 
@@ -218,6 +222,7 @@ def train(
         output: The folder, made if it does not exist.
         resume: Continue from the state in the folder, if there is one.
         progress: Show a bar.
+        notify: Is told of each validation.
 
     Returns:
         The controller of the lowest validation loss.
@@ -228,59 +233,66 @@ def train(
         KeyboardInterrupt: If the training is interrupted; its state is that of the last validation.
     """
     lightning = _lightning()
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / STATE
-    module = _adapter(lightning, recipe, folder)
+    module = _adapter(lightning, recipe, folder, notify)
     resumed = resume and state.exists()
     if resumed:
         _check_same(state, recipe)
     training = recipe.training
     # Validation comes after training in an epoch; a state that is whole is one between epochs.
-    checkpoint = ModelCheckpoint(
+    checkpoint = lightning.callbacks.ModelCheckpoint(
         folder, Path(STATE).stem, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
-    )
-    trainer = lightning.Trainer(
-        accelerator=training.accelerator,
-        devices=training.devices,
-        precision=training.precision,
-        strategy=training.strategy,
-        max_epochs=training.steps // training.validate_every,
-        gradient_clip_val=training.clip_norm,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=min(10, training.validate_every),
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
-        callbacks=[checkpoint],
-        plugins=[_states(lightning, recipe)],
-        default_root_dir=folder,
     )
     handler = signal.getsignal(signal.SIGINT)
     try:
-        with warnings.catch_warnings():
+        with _quiet(), warnings.catch_warnings():
             # Data are drawn in this process on purpose: on two cores a second one gains nothing.
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            trainer = lightning.Trainer(
+                accelerator=training.accelerator,
+                devices=training.devices,
+                precision=training.precision,
+                strategy=training.strategy,
+                max_epochs=training.steps // training.validate_every,
+                gradient_clip_val=training.clip_norm,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                log_every_n_steps=min(10, training.validate_every),
+                enable_progress_bar=progress,
+                enable_model_summary=False,
+                logger=[
+                    lightning.loggers.CSVLogger(folder, "csv"),
+                    lightning.loggers.TensorBoardLogger(folder, "tensorboard"),
+                ],
+                callbacks=[checkpoint],
+                plugins=[_states(lightning, recipe)],
+                default_root_dir=folder,
+            )
             trainer.fit(module, ckpt_path=str(state) if resumed else None)
     except SystemExit as exit_:
         # Lightning ends the process when it is interrupted, and leaves Ctrl-C without effect.
         raise KeyboardInterrupt from exit_
     finally:
-        if threads_may_set_signals():
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
     return Controller.load(folder / CONTROLLER)
 
 
-def threads_may_set_signals() -> bool:
-    """Whether this is the main thread, the only one whose signals can be set."""
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notices of what hardware there is, and its advertisements."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _lightning() -> ModuleType:
@@ -295,7 +307,7 @@ def _lightning() -> ModuleType:
     return module
 
 
-def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path) -> Any:
+def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path, notify: Callable[[str], None]) -> Any:
     """A LightningModule around controller, items and loss."""
     base: Any = lightning.LightningModule
 
@@ -330,10 +342,12 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path) -> Any:
                 sampler=sampler,
                 num_workers=training.workers,
                 persistent_workers=training.workers > 0,
+                # It draws a seed for its workers, which items do not need.
+                generator=torch.Generator(),
             )
 
         def val_dataloader(self) -> DataLoader[Any]:
-            return DataLoader(self.held_out, recipe.training.batch_size)
+            return DataLoader(self.held_out, recipe.training.batch_size, generator=torch.Generator())
 
         def on_fit_start(self) -> None:
             self.controller.console.to(self.device)
@@ -361,6 +375,8 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path) -> Any:
             loss = self.trainer.callback_metrics["validation/loss"].float()
             if not bool(torch.isfinite(loss)):
                 raise ValueError(f"the validation loss is {float(loss)} after {self.global_step} steps")
+            training = recipe.training
+            notify(f"step {self.global_step} of {training.steps}: validation loss {float(loss):.4f}")
             if bool(loss < self.lowest):
                 self.lowest.copy_(loss)
                 if self.trainer.is_global_zero:
@@ -374,9 +390,7 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path) -> Any:
 
 def _states(lightning: ModuleType, recipe: Recipe) -> Any:
     """Lightning's states as safetensors: tensors and JSON, nothing that runs when it is read."""
-    from lightning.pytorch.plugins.io import CheckpointIO
-
-    base: Any = CheckpointIO
+    base: Any = lightning.plugins.CheckpointIO
 
     class States(base):
         def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
