@@ -310,7 +310,7 @@ class Controller(nn.Module):
         layout = notes.get("console")
         if console is None:
             console = _console_of(path, layout, sample_rate)
-        difference = _difference(layout, console_layout(console))
+        difference = _difference(layout, console_layout(console), console.sample_rate)
         if difference:
             raise ValueError(f"{path}: was trained for another console: {difference}")
         config: Any = notes.get("config")
@@ -628,7 +628,7 @@ def _console_of(
     try:
         changed = {**layout, "sample_rate": layout["sample_rate"] if sample_rate is None else sample_rate}
         plain = DifferentiableMixingConsole(changed["sample_rate"])
-        if not _difference(layout, console_layout(plain)):
+        if not _difference(layout, console_layout(plain), plain.sample_rate):
             return plain
         console, values, _ = settings_format.interpret(changed)
         for section, chain in console.sections().items():
@@ -644,24 +644,25 @@ def _console_of(
     return console
 
 
-def _difference(trained: Any, given: Any, place: str = "") -> str:
-    """Where two layouts differ, in words; empty if they do not, but for their sample rates."""
+def _difference(trained: Any, given: Any, sample_rate: float, place: str = "") -> str:
+    """Where two layouts differ, in words; empty if they do not, but for the sample rate and what it limits."""
     if isinstance(trained, dict) and isinstance(given, dict):
         for key in [*trained, *(key for key in given if key not in trained)]:
             inner = f"{place}.{key}".lstrip(".")
             if inner == "sample_rate":
                 continue
             if key not in trained or key not in given:
-                return f"{inner} is in {'that' if key in trained else 'this'} one alone"
-            found = _difference(trained[key], given[key], inner)
+                return f"{inner} is in {'that one' if key in trained else 'this one'} alone"
+            found = _difference(trained[key], given[key], sample_rate, inner)
             if found:
                 return found
         return ""
     if isinstance(trained, list) and isinstance(given, list) and len(trained) == len(given):
         pairs = enumerate(zip(trained, given, strict=True))
-        return next((d for i, (a, b) in pairs if (d := _difference(a, b, f"{place}[{i}]"))), "")
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (trained, given))
-    # Defaults have been through a map to [0, 1] in float32.
-    if numbers and math.isclose(trained, given, rel_tol=1e-4, abs_tol=1e-4):
-        return ""
+        return next((d for i, (a, b) in pairs if (d := _difference(a, b, sample_rate, f"{place}[{i}]"))), "")
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (trained, given)):
+        # Defaults have been through a map to [0, 1] in float32, and frequencies end below half of a sample rate.
+        limited = "_hz" in place and 0.45 * sample_rate < given < trained
+        if limited or math.isclose(trained, given, rel_tol=1e-4, abs_tol=1e-4):
+            return ""
     return "" if trained == given else f"{place} was {json.dumps(trained)[:60]} and is {json.dumps(given)[:60]}"

@@ -424,8 +424,14 @@ def _check_same(path: Path, recipe: Recipe) -> None:
             raise RecipeError(f"{path}: was trained with {key} = {before!r}, not {value!r}")
 
 
+_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+
+
 def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Nested values as JSON has them: each with the name of its kind, tensors by number."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
+        # A lowest value that is yet to be found is infinite, which no tensor of a checkpoint may be.
+        return ["scalar", [str(value.dtype).removeprefix("torch."), float(value).hex()]]
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value
@@ -445,6 +451,8 @@ def _revived(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     kind, content = value
     if kind == "tensor":
         return tensors[content]
+    if kind == "scalar":
+        return torch.tensor(float.fromhex(content[1]), dtype=_TYPES[content[0]])
     if kind == "dict":
         return {_revived(key, tensors): _revived(entry, tensors) for key, entry in content}
     if kind in ("list", "tuple"):

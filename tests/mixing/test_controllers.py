@@ -346,6 +346,14 @@ class TestFiles:
             (TransformerController if kind is DeepSetController else DeepSetController).load(path)
 
 
+def test_a_lower_sample_rate_limits_frequencies_and_is_the_same_console(tmp_path):
+    path = tmp_path / "a.safetensors"
+    small(DeepSetController, DifferentiableMixingConsole(44100)).save(path)
+    console = DifferentiableMixingConsole(11025)
+    assert torch.isfinite(Controller.load(path, console)(audio(2))["track"]).all()
+    assert Controller.load(path, sample_rate=11025).console.sample_rate == 11025
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "proxy.safetensors"
     write_checkpoint(path, {"a": torch.zeros(1)}, {"config": {}}, "dasp.NeuralProxy 1")

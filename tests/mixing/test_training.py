@@ -258,7 +258,6 @@ def test_training_writes_a_controller_a_state_and_logs(trained):
 
 
 @loop
-@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_controller(tiny, trained, tmp_path):
     reference = trained[1].state_dict()
 
@@ -271,6 +270,9 @@ def test_an_interrupted_training_goes_on_to_the_same_controller(tiny, trained, t
     assert (tmp_path / STATE).exists()
     resumed = train(tiny, tmp_path, resume=True, progress=False).state_dict()
     assert all(torch.equal(value, reference[name]) for name, value in resumed.items())
+    states = [read_checkpoint(folder / STATE, "dasp.training 1")[0] for folder in (tmp_path, trained[0])]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 @loop
