@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Mixes STEMS with settings that a trained network finds, and writes mix.wav and settings.json.",
     )
     mixed.add_argument("stems", nargs="+", metavar="STEMS", help="a folder of audio files, or the files")
-    mixed.add_argument("--reference", metavar="FILE", help="a mix, of this or another song, that this one should be like")
-    mixed.add_argument("--model", metavar="FILE", help="a controller.safetensors (default: the one that comes with dasp)")
+    mixed.add_argument("--reference", metavar="FILE", help="a mix that this one should be like")
+    mixed.add_argument("--model", metavar="FILE", help="a controller.safetensors (default: that of dasp)")
     mixed.add_argument("--output", required=True, metavar="FOLDER", help="where to write; made if it does not exist")
     mixed.set_defaults(run=_mix)
 

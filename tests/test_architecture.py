@@ -19,6 +19,7 @@ PACKAGE = Path(dasp.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 EXTERNAL = {"torch", "numpy", "scipy"}
 BASE = {"_spec", "_checks", "kernels", "_version"}
+OF_MIXING = {"matplotlib", "lightning", "tensorboard", "tomli"}
 # What each layer may import of dasp, and from outside the standard library.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "_version": (set(), set()),
@@ -28,7 +29,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "functional": (BASE | {"functional"}, EXTERNAL),
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
-    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"matplotlib", "lightning", "tensorboard", "tomli"}),
+    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | OF_MIXING),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),

@@ -413,7 +413,11 @@ def test_mix_writes_a_mix_and_its_settings(song, tmp_path):
     samples, rate = soundfile.read(tmp_path / "out" / "mix.wav")
     assert (samples.shape, rate) == ((RATE * SECONDS, 2), RATE)
     assert np.abs(samples).max() > 0.01
-    assert list(json.loads((tmp_path / "out" / "settings.json").read_text())["tracks"]) == ["1 drums", "2 bass", "3 pad"]
+    assert list(json.loads((tmp_path / "out" / "settings.json").read_text())["tracks"]) == [
+        "1 drums",
+        "2 bass",
+        "3 pad",
+    ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mix.wav", "settings.json"]
 
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from dasp._checks import shape_text
 
 
-def write_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any], kind: str) -> None:
+def write_checkpoint(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any], kind: str
+) -> None:
     """Writes under another name in the same folder and moves: the file is whole, whatever ends the program meanwhile.
 
     Args:

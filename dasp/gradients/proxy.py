@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dasp._checks import check_audio, shape_text
+from dasp._checks import check_audio
 from dasp.gradients._controls import expand_controls
 from dasp.gradients.checkpoints import check_parameters, part, prefixed, read_checkpoint, write_checkpoint
 from dasp.gradients.layers import empty, initialize

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from dasp.gradients.checkpoints import check_parameters, read_checkpoint, write_
 from dasp.gradients.layers import empty, initialize
 from dasp.mixing import settings as settings_format
 from dasp.mixing.console import DifferentiableMixingConsole
-from dasp.mixing.encoders import ENCODERS, encoder, level_lufs
+from dasp.mixing.encoders import ENCODERS, encoder, level_lufs, stereo_image
 from dasp.modules._processor import project
 
 __all__ = ["Controller", "DeepSetController", "TransformerController"]
@@ -27,6 +27,8 @@ FORMAT = "dasp.Controller 1"
 NOMINAL_LUFS = -30.0
 # Levels are told to the network in this unit.
 _LEVEL_UNIT_DB = 10.0
+# Level, balance and width are told beside what an encoder says.
+_TOLD = 3
 # Weights of the last layer are drawn this much smaller: settings begin near the defaults, and apart by enough for the
 # gradient of a panner, which is 0 in the centre (systems with sum-and-difference losses).
 _LAST = 0.03
@@ -104,6 +106,9 @@ class Controller(nn.Module):
         self.register_buffer("follow", self._following(console), persistent=False)
 
     follow: Tensor
+    track_encoder: nn.Module
+    reference_encoder: nn.Module
+    heads: nn.ModuleDict
 
     def _following(self, console: DifferentiableMixingConsole) -> Tensor:
         """Normalised units per dB by which each control of a track follows its level."""
@@ -127,16 +132,17 @@ class Controller(nn.Module):
         rate, features = self.console.sample_rate, self.config["features"]
         return encoder(self.config["encoder"], rate, signals, features, **self.config["encoder_options"])
 
-    def _heads(self, features: int) -> nn.ModuleDict:
-        """The last layer of each section."""
-        return nn.ModuleDict({section: empty(nn.Linear, features, count) for section, count in self.sections.items()})
+    def _heads(self, features: int, of_tracks: int) -> nn.ModuleDict:
+        """The last layer of each section, whose input is as wide, and that of tracks."""
+        inputs = {section: of_tracks if section == "track" else features for section in self.sections}
+        return nn.ModuleDict({name: empty(nn.Linear, inputs[name], count) for name, count in self.sections.items()})
 
     @torch.no_grad()
     def _initialize(self, seed: int) -> None:
         if self.follow.is_meta:
             return
         initialize(self, torch.Generator().manual_seed(seed))
-        for head in cast(nn.ModuleDict, self.heads).values():
+        for head in cast(Iterable[nn.Linear], self.heads.values()):
             head.weight.mul_(_LAST)
             head.bias.zero_()
 
@@ -170,28 +176,32 @@ class Controller(nn.Module):
         batch = audio.shape[:2]
         mask = self._checked_mask(mask, batch, single)
         present = self._checked_reference(reference, reference_mask, batch[0], single)
-        dtype = cast(Tensor, cast(nn.ModuleDict, self.heads)["master"].weight).dtype
+        dtype = cast(Tensor, self.heads["master"].weight).dtype
         audio = torch.where(mask[..., None, None], audio, 0.0).to(dtype)
         level = level_lufs(audio, self.console.sample_rate).to(dtype)
-        tracks_in = self._describe(cast(nn.Module, self.track_encoder), audio.flatten(0, 1), level.flatten())
-        if self.config["follow_level"]:
-            # A network that knows the level would not follow it exactly.
-            tracks_in[..., -1] = 0.0
+        told = torch.zeros_like(level) if self.config["follow_level"] else level - NOMINAL_LUFS
+        # A network that knows the level would not follow it exactly.
+        tracks_in = self._describe(self.track_encoder, audio.flatten(0, 1), level.flatten(), told.flatten())
         described = None
         if reference is not None and present is not None:
             mix = reference.unsqueeze(0) if single else reference
             mix = torch.where(present[:, None, None], mix, 0.0).to(dtype)
             reference_level = level_lufs(mix, self.console.sample_rate).to(dtype)
-            described = self._describe(cast(nn.Module, self.reference_encoder), mix, reference_level)
+            told = reference_level - NOMINAL_LUFS
+            described = self._describe(self.reference_encoder, mix, reference_level, told)
         found = self._decide(tracks_in.unflatten(0, batch), mask, described, present)
         found["track"] = found["track"] + (level - NOMINAL_LUFS).unsqueeze(-1) * self.follow.to(dtype)
         return {section: self._settled(section, move, single) for section, move in found.items()}
 
-    def _describe(self, network: nn.Module, audio: Tensor, level: Tensor) -> Tensor:
-        """The encoding of audio at one loudness, and its level, `(items, features + 1)`."""
-        gain = torch.pow(10.0, (NOMINAL_LUFS - level) / 20)
-        encoded = network(audio * gain[:, None, None])
-        return torch.cat([encoded, ((level - NOMINAL_LUFS) / _LEVEL_UNIT_DB).unsqueeze(-1)], -1)
+    def _describe(self, network: nn.Module, audio: Tensor, level: Tensor, told: Tensor) -> Tensor:
+        """The encoding of audio at one loudness, what is told of its level, and its stereo image.
+
+        Returns:
+            `(items, features + 3)`.
+        """
+        normal = audio * torch.pow(10.0, (NOMINAL_LUFS - level) / 20)[:, None, None]
+        encoded = network(normal)
+        return torch.cat([encoded, (told / _LEVEL_UNIT_DB).unsqueeze(-1), stereo_image(normal)], -1)
 
     def _decide(
         self, tracks: Tensor, mask: Tensor, reference: Tensor | None, present: Tensor | None
@@ -199,9 +209,9 @@ class Controller(nn.Module):
         """How far controls lie from the defaults, by section.
 
         Args:
-            tracks: `(batch, tracks, features + 1)`, see `_describe`.
+            tracks: `(batch, tracks, features + 3)`, see `_describe`.
             mask: `(batch, tracks)`.
-            reference: `(batch, features + 1)`, or None.
+            reference: `(batch, features + 3)`, or None.
             present: `(batch,)`, whether an item has its reference; None where there is none at all.
         """
         raise NotImplementedError
@@ -257,7 +267,7 @@ class Controller(nn.Module):
         check_audio(name, reference, (2,), "reference")
         lead = () if single else (items,)
         if tuple(reference.shape[:-2]) != lead:
-            expected = shape_text((*lead, 2, "samples"))
+            expected = shape_text((*lead, *reference.shape[-2:]))
             raise ValueError(f"{name}: reference has shape {shape_text(reference.shape)}, expected {expected}")
         if present is None:
             return torch.ones(items, dtype=torch.bool, device=reference.device)
@@ -408,16 +418,18 @@ class DeepSetController(Controller):
             hidden=hidden,
         )
         self.track_encoder = self._encoder(2)
-        self.track_norm = nn.LayerNorm(features + 1)
-        # The context, the number of tracks, and the reference with a flag.
-        around = features + 2
+        self.track_norm = nn.LayerNorm(features)
+        described = features + _TOLD
+        # The mean of the tracks and their number, and the reference with a flag.
+        around = described + 1
         if reference:
             self.reference_encoder = self._encoder(4)
-            self.reference_norm = nn.LayerNorm(features + 1)
-            around += features + 2
-        self.track_layers = _layers(features + 1 + around, hidden)
+            self.reference_norm = nn.LayerNorm(features)
+            around += described + 1
+        self.track_layers = _layers(described + around, hidden)
         self.other_layers = _layers(around, hidden)
-        self.heads = self._heads(hidden)
+        # The last layers read what the hidden ones read too: that a louder reference needs louder tracks is linear.
+        self.heads = self._heads(hidden + around, hidden + described + around)
         self._initialize(seed)
 
     @classmethod
@@ -434,8 +446,7 @@ class DeepSetController(Controller):
     def _decide(
         self, tracks: Tensor, mask: Tensor, reference: Tensor | None, present: Tensor | None
     ) -> dict[str, Tensor]:
-        level = tracks[..., -1:]
-        tracks = torch.cat([self.track_norm(tracks)[..., :-1], level], -1)
+        tracks = self._normed(self.track_norm, tracks)
         weight = mask.unsqueeze(-1).to(tracks.dtype)
         count = weight.sum(1)
         mean = (tracks * weight).sum(1) / count.clamp_min(1)
@@ -445,12 +456,18 @@ class DeepSetController(Controller):
                 parts.append(mean.new_zeros(mean.shape[0], mean.shape[1] + 1))
             else:
                 there = present.unsqueeze(-1).to(mean.dtype)
-                said = torch.cat([self.reference_norm(reference)[..., :-1], reference[..., -1:]], -1)
+                said = self._normed(self.reference_norm, reference)
                 parts += [torch.where(there > 0, said, 0.0), there]
         around = torch.cat(parts, -1)
         each = torch.cat([tracks, around.unsqueeze(1).expand(-1, tracks.shape[1], -1)], -1)
-        of_tracks, of_others = self.track_layers(each), self.other_layers(around)
+        of_tracks = torch.cat([self.track_layers(each), each], -1)
+        of_others = torch.cat([self.other_layers(around), around], -1)
         return {name: head(of_tracks if name == "track" else of_others) for name, head in self.heads.items()}
+
+    @staticmethod
+    def _normed(norm: nn.Module, described: Tensor) -> Tensor:
+        """What an encoder says, normalised, with what is told beside it as it is."""
+        return torch.cat([norm(described[..., :-_TOLD]), described[..., -_TOLD:]], -1)
 
 
 class TransformerController(Controller):
@@ -512,15 +529,15 @@ class TransformerController(Controller):
         if features % attention_heads:
             raise ValueError(f"TransformerController: features is {features}, expected a multiple of {attention_heads}")
         self.track_encoder = self._encoder(2)
-        self.track_token = empty(nn.Linear, features + 1, features)
+        self.track_token = empty(nn.Linear, features + _TOLD, features)
         if reference:
             self.reference_encoder = self._encoder(4)
-            self.reference_token = empty(nn.Linear, features + 1, 2 * features)
+            self.reference_token = empty(nn.Linear, features + _TOLD, 2 * features)
         # The kind of a track is the bias of the layer that makes its token, that of the reference likewise.
         self.learned = nn.Parameter(torch.zeros(len(self.sections) - 1, features))
         self.blocks = nn.ModuleList(_Attention(features, attention_heads, hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(features)
-        self.heads = self._heads(features)
+        self.heads = self._heads(features, features)
         self._initialize(seed)
 
     @torch.no_grad()
@@ -621,9 +638,7 @@ def console_layout(console: DifferentiableMixingConsole) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(settings_format.to_json(layout)))
 
 
-def _console_of(
-    path: str | os.PathLike[str], layout: Any, sample_rate: float | None
-) -> DifferentiableMixingConsole:
+def _console_of(path: str | os.PathLike[str], layout: Any, sample_rate: float | None) -> DifferentiableMixingConsole:
     """The console of a layout, with its default controls."""
     try:
         changed = {**layout, "sample_rate": layout["sample_rate"] if sample_rate is None else sample_rate}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -41,6 +42,19 @@ def level_lufs(x: Tensor, sample_rate: float) -> Tensor:
     gated = x.shape[-1] >= 0.4 * sample_rate
     loudness = integrated_loudness(x, sample_rate, [1 / x.shape[-2]] * x.shape[-2], gated)
     return loudness.clamp_min(_QUIETEST)
+
+
+def stereo_image(x: Tensor) -> Tensor:
+    """Level of right over left, and of side over mid, `(*batch, 2)` in tens of dB, within -20 to 20 and -40 to 10 dB.
+
+    Of mono audio they are 0 and -40 dB, of silence too.
+    """
+    if x.shape[-2] == 1 or x.shape[-1] == 0:
+        return torch.cat([x.new_zeros(*x.shape[:-2], 1), x.new_full((*x.shape[:-2], 1), -4.0)], -1)
+    left, right, mid, side = signals_of(x, 4).square().mean(-1).unbind(-1)
+    # Less than the highest limit asks for means silence of both.
+    balance = torch.log10((right + _SILENCE) / (left + _SILENCE)).clamp(-2, 2)
+    return torch.stack([balance, torch.log10((side + 1e-4 * _SILENCE) / (mid + _SILENCE)).clamp(-4, 1)], -1)
 
 
 def signals_of(x: Tensor, count: int) -> Tensor:
@@ -82,8 +96,8 @@ class _Frontend(nn.Module):
 
 def mel_bank(sample_rate: float, size: int, bands: int) -> Tensor:
     """Triangles at equal distances on the mel scale, `(bins, bands)` in float64, whose height is 1."""
-    ends = [2595 * math.log10(1 + f / 700) for f in (_LOWEST_HZ, _HIGHEST_HZ)]
-    corners = torch.linspace(*ends, bands + 2, dtype=torch.float64)
+    low, high = (2595 * math.log10(1 + f / 700) for f in (_LOWEST_HZ, _HIGHEST_HZ))
+    corners = torch.linspace(low, high, bands + 2, dtype=torch.float64)
     corners = 700 * (10 ** (corners / 2595) - 1)
     # No triangle is narrower than a bin on either side.
     step = sample_rate / size
@@ -267,7 +281,7 @@ class WaveformEncoder(_Encoder):
         super().__init__(sample_rate, signals, features)
         self.kernel_size = kernel_size
         self.first = empty(nn.Conv1d, signals, channels[0], kernel_size, stride=stride)
-        pairs = zip(channels[:-1], channels[1:], strict=True)
+        pairs = pairwise(channels)
         self.convolutions = nn.ModuleList(empty(nn.Conv1d, a, b, 9, stride=stride, padding=4) for a, b in pairs)
         self.norms = nn.ModuleList(nn.GroupNorm(1, count) for count in channels)
         self.output = empty(nn.Linear, 3 * channels[-1], features)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
@@ -236,13 +238,9 @@ class Recipe:
 
 def _toml() -> ModuleType:
     try:
-        import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise ImportError("recipes need tomli on Python 3.10: pip install 'dasp[train]'") from error
-    return tomllib
+        return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError as error:
+        raise ImportError("recipes need tomli on Python 3.10: pip install 'dasp[train]'") from error
 
 
 _Part = TypeVar("_Part")

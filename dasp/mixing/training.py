@@ -137,9 +137,7 @@ class ControllerLoss(nn.Module):
             raise RecipeError(f"loss: {error}") from error
         self.features = AudioFeatureLoss(console.sample_rate)
 
-    def forward(
-        self, controls: Mapping[str, Tensor], item: Mapping[str, Any], audio: bool = True
-    ) -> dict[str, Tensor]:
+    def forward(self, controls: Mapping[str, Tensor], item: Mapping[str, Any], audio: bool = True) -> dict[str, Tensor]:
         """The terms whose weights are not 0, and "loss", their weighted sum.
 
         Args:
@@ -311,7 +309,7 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path, notify: Callab
     """A LightningModule around controller, items and loss."""
     base: Any = lightning.LightningModule
 
-    class Training(base):
+    class Training(base):  # type: ignore[misc]  # a class of a module that is not there when this is read
         def __init__(self) -> None:
             super().__init__()
             self.controller = make_controller(recipe)
@@ -392,7 +390,7 @@ def _states(lightning: ModuleType, recipe: Recipe) -> Any:
     """Lightning's states as safetensors: tensors and JSON, nothing that runs when it is read."""
     base: Any = lightning.plugins.CheckpointIO
 
-    class States(base):
+    class States(base):  # type: ignore[misc]  # as above
         def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
             tensors: dict[str, Tensor] = {}
             notes = {"state": _plain(checkpoint, tensors), "recipe": recipe.as_dict()}
@@ -419,7 +417,9 @@ def _check_same(path: Path, recipe: Recipe) -> None:
         if isinstance(value, dict) and isinstance(before, dict):
             for name in value:
                 if before.get(name) != value[name]:
-                    raise RecipeError(f"{path}: was trained with {key}.{name} = {before.get(name)!r}, not {value[name]!r}")
+                    raise RecipeError(
+                        f"{path}: was trained with {key}.{name} = {before.get(name)!r}, not {value[name]!r}"
+                    )
         elif before != value:
             raise RecipeError(f"{path}: was trained with {key} = {before!r}, not {value!r}")
 
