@@ -207,7 +207,7 @@ def train(
     output: str | os.PathLike[str],
     resume: bool = False,
     progress: bool = True,
-    notify: Callable[[str], None] = lambda notice: None,
+    notify: Callable[[str], None] | None = None,
 ) -> Controller:
     """Trains a controller by a recipe, in Lightning's loop.
 
@@ -305,7 +305,7 @@ def _lightning() -> ModuleType:
     return module
 
 
-def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path, notify: Callable[[str], None]) -> Any:
+def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path, notify: Callable[[str], None] | None) -> Any:
     """A LightningModule around controller, items and loss."""
     base: Any = lightning.LightningModule
 
@@ -374,7 +374,8 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path, notify: Callab
             if not bool(torch.isfinite(loss)):
                 raise ValueError(f"the validation loss is {float(loss)} after {self.global_step} steps")
             training = recipe.training
-            notify(f"step {self.global_step} of {training.steps}: validation loss {float(loss):.4f}")
+            if notify is not None:
+                notify(f"step {self.global_step} of {training.steps}: validation loss {float(loss):.4f}")
             if bool(loss < self.lowest):
                 self.lowest.copy_(loss)
                 if self.trainer.is_global_zero:
