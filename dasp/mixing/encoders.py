@@ -261,7 +261,7 @@ class WaveformEncoder(_Encoder):
         features: Length of the vector.
         channels: Channels of each convolution.
         kernel_size: Taps of the first convolution; the others have 9.
-        stride: Samples from one output of a convolution to the next.
+        stride: Samples from one output of the first convolution to the next; it is 4 in the others.
 
     Example:
         >>> encoder = dasp.mixing.WaveformEncoder(48000, features=16)
@@ -274,15 +274,15 @@ class WaveformEncoder(_Encoder):
         sample_rate: float,
         signals: int = 2,
         features: int = 128,
-        channels: Sequence[int] = (32, 48, 64, 96, 128),
+        channels: Sequence[int] = (48, 64, 96, 128),
         kernel_size: int = 64,
-        stride: int = 4,
+        stride: int = 16,
     ) -> None:
         super().__init__(sample_rate, signals, features)
         self.kernel_size = kernel_size
         self.first = empty(nn.Conv1d, signals, channels[0], kernel_size, stride=stride)
         pairs = pairwise(channels)
-        self.convolutions = nn.ModuleList(empty(nn.Conv1d, a, b, 9, stride=stride, padding=4) for a, b in pairs)
+        self.convolutions = nn.ModuleList(empty(nn.Conv1d, a, b, 9, stride=4, padding=4) for a, b in pairs)
         self.norms = nn.ModuleList(nn.GroupNorm(1, count) for count in channels)
         self.output = empty(nn.Linear, 3 * channels[-1], features)
 
