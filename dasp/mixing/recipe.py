@@ -38,11 +38,13 @@ class ControllerPart:
     Attributes:
         kind: "deep_set" or "transformer".
         seed: Seed of its parameters.
+        start: File of a controller to begin from, instead of kind, seed and options.
         options: Its other arguments.
     """
 
     kind: str = _one_of("deep_set", "transformer")
     seed: int = _at_least(0, 0)
+    start: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -188,6 +190,8 @@ class Recipe:
                 f"training.validate_every is {training.validate_every}, expected a divisor of training.steps, "
                 f"{training.steps}"
             )
+        if self.controller.start and self.controller.options:
+            raise RecipeError("controller.options are given, but controller.start has its own")
         if data.reference and not self.controller.options.get("reference", True):
             raise RecipeError("controller.options.reference is false, but data.reference asks for references")
         try:

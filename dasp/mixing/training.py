@@ -159,13 +159,18 @@ class ControllerLoss(nn.Module):
 
 
 def make_controller(recipe: Recipe) -> Controller:
-    """The untrained controller of a recipe, with its console.
+    """The controller that a recipe begins from, with its console.
 
     Raises:
-        RecipeError: If its options are not those of its kind.
+        RecipeError: If its options are not those of its kind, or it cannot be read.
     """
     console = DifferentiableMixingConsole(recipe.sample_rate)
     part = recipe.controller
+    if part.start:
+        try:
+            return Controller.load(part.start, console).train()
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"controller.start: {error}") from error
     try:
         return _KINDS[part.kind](console, seed=part.seed, **part.options)
     except (TypeError, ValueError) as error:

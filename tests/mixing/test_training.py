@@ -77,6 +77,10 @@ def item(recipe, size=2):
 @pytest.mark.parametrize("path", sorted((Path(dasp.mixing.__file__).parent / "recipes").glob("*.toml")))
 def test_recipes_that_come_with_dasp_can_be_followed(path):
     recipe = Recipe.read(path)
+    if recipe.controller.start:
+        # It begins from what another recipe has made.
+        assert recipe.controller.start == "trained/controller.safetensors"
+        recipe = replace(recipe, controller=replace(recipe.controller, start=""))
     controller = make_controller(recipe)
     ControllerLoss(recipe, controller.console)
     assert len(RecipeItems(recipe, controller.console, 3)) == 3
@@ -228,6 +232,20 @@ def test_processes_share_an_epoch_without_an_item_twice():
             part.set_epoch(epoch)
         assert sorted(i for part in parts for i in part) == list(range(12 * epoch, 12 * epoch + 12))
         assert [len(part) for part in parts] == [4, 4, 4]
+
+
+def test_a_recipe_may_begin_from_a_controller(tiny, tmp_path):
+    path = tmp_path / "start.safetensors"
+    make_controller(tiny).save(path)
+    text = f"sample_rate = 16000\n[training]\nsteps = 100\n[controller]\nstart = '{path.as_posix()}'"
+    begun, first = make_controller(Recipe.parse(text)), make_controller(tiny)
+    assert all(torch.equal(value, first.state_dict()[name]) for name, value in begun.state_dict().items())
+    assert begun.config == first.config
+    with pytest.raises(RecipeError, match=r"controller\.start has its own"):
+        Recipe.parse(f"{text}\noptions = {{ hidden = 3 }}")
+    path.unlink()
+    with pytest.raises(RecipeError, match=r"controller\.start: .*start\.safetensors"):
+        make_controller(Recipe.parse(text))
 
 
 # ---- the loop
