@@ -1,10 +1,10 @@
-"""The `dasp` command: fit a console to a reference mix, render settings, report the installation."""
+"""The `dasp` command: fit a console to a reference mix, mix with a controller or settings, train controllers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +20,7 @@ from dasp.mixing import settings as settings_format
 from dasp.mixing.alignment import find_offset, shifted
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.constraints import Constraints
+from dasp.mixing.controllers import Controller
 from dasp.mixing.controls import Values
 from dasp.mixing.demo import Demo
 from dasp.mixing.demo import make as make_demo
@@ -27,9 +28,13 @@ from dasp.mixing.excerpts import choose_excerpts
 from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.picture import draw
 from dasp.mixing.presets import DEFAULT_LOCKED, named_strip
+from dasp.mixing.recipe import Recipe
 from dasp.mixing.summary import summarize
+from dasp.mixing.training import OUTPUTS as _TRAINED
+from dasp.mixing.training import STATE, train
 
-_OUTPUTS = ("mix.wav", "settings.json", "fit.png")
+_MIX_OUTPUTS = ("mix.wav", "settings.json")
+_OUTPUTS = (*_MIX_OUTPUTS, "fit.png")
 _ROOM = "reverb.wav"
 _DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
 _DEFAULT_DEMO_OUTPUT = "dasp-demo"
@@ -40,6 +45,8 @@ _STEPS, _DEMO_STEPS = 100, 100
 _BLOCK = 2**17
 # The summary measures compressors on so much of the song.
 _SUMMARY_S = 20.0
+# A controller hears as many blocks of each track, the loudest in a row: 12 s at 44.1 kHz.
+_HEARD = 4
 # Shorter mixes are done before a bar is worth its line.
 _LONG_S = 60.0
 
@@ -63,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dasp: interrupted, nothing written", file=sys.stderr)
         return _INTERRUPTED
-    except (CommandError, ValueError, TypeError, OSError, MemoryError) as error:
+    except (CommandError, ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         if parsed.debug:
             raise
         print(f"dasp: {_one_line(error)}", file=sys.stderr)
@@ -138,7 +145,31 @@ def _parser() -> argparse.ArgumentParser:
     rendered.add_argument("--output", required=True, metavar="FILE", help="the mix to write; its suffix is the format")
     rendered.set_defaults(run=_render)
 
-    for command in (found, rendered):
+    mixed = commands.add_parser(
+        "mix",
+        help="mix stems with a trained controller",
+        description="Mixes STEMS with settings that a trained network finds, and writes mix.wav and settings.json.",
+    )
+    mixed.add_argument("stems", nargs="+", metavar="STEMS", help="a folder of audio files, or the files")
+    mixed.add_argument("--reference", metavar="FILE", help="a mix that this one should be like")
+    mixed.add_argument("--model", metavar="FILE", help="a controller.safetensors (default: that of dasp)")
+    mixed.add_argument("--output", required=True, metavar="FOLDER", help="where to write; made if it does not exist")
+    mixed.set_defaults(run=_mix)
+
+    trained = commands.add_parser(
+        "train",
+        help="train a controller",
+        description="Trains a controller by the recipe in CONFIG, and writes controller.safetensors, and state.ckpt, "
+        "from which --resume goes on.",
+    )
+    trained.add_argument(
+        "config", metavar="CONFIG", help=f"a TOML file, or a recipe of dasp: {', '.join(sorted(_recipes()))}"
+    )
+    trained.add_argument("--output", required=True, metavar="FOLDER", help="where to write; made if it does not exist")
+    trained.add_argument("--resume", action="store_true", help="go on where an earlier training was interrupted")
+    trained.set_defaults(run=_train)
+
+    for command in (found, rendered, mixed, trained):
         command.add_argument("--force", action="store_true", help="replace files that exist")
         command.add_argument("--quiet", action="store_true", help="print errors only")
         command.add_argument("--debug", action="store_true", help="show a traceback when something fails")
@@ -305,17 +336,31 @@ def _write(
     """Writes what a fit found, all of it or nothing; the mix is rendered from the settings as they read back."""
     output.mkdir(parents=True, exist_ok=True)
     console, values = result.console, result.console.denormalize(result.controls)
-    text = settings_format.to_json(console.describe(result.controls, names))
     room = next((stage for bus in console.buses for stage in _rooms(console, bus)), None)
     if room is None:
         (output / _ROOM).unlink(missing_ok=True)
     else:
         io.save(output / _ROOM, room.get_buffer("impulse_response"), int(console.sample_rate), force=force)
-    with io.atomic(output / "fit.png", force) as picture, io.atomic(output / "settings.json", force) as description:
+    with io.atomic(output / "fit.png", force) as picture:
         draw(picture, console, values, names, result.losses)
-        description.write_text(text, encoding="utf-8")
         blocks = zip(*(track.split(_BLOCK, -1) for track in tracks), strict=True)
-        _render_blocks(settings_format.parse(text), blocks, output / "mix.wav", force)
+        _write_mix(output, force, console, result.controls, names, blocks)
+
+
+def _write_mix(
+    output: Path,
+    force: bool,
+    console: DifferentiableMixingConsole,
+    controls: Mapping[str, Tensor],
+    names: Sequence[str],
+    blocks: Iterable[Sequence[Tensor]],
+    on_samples: Callable[[int], None] = lambda samples: None,
+) -> None:
+    """Writes settings and their mix, both or nothing."""
+    text = settings_format.to_json(console.describe(controls, names))
+    with io.atomic(output / "settings.json", force) as description:
+        description.write_text(text, encoding="utf-8")
+        _render_blocks(settings_format.parse(text), blocks, output / "mix.wav", force, on_samples=on_samples)
 
 
 def _rooms(console: DifferentiableMixingConsole, bus: str) -> list[M.Processor]:
@@ -439,6 +484,107 @@ def _render(arguments: argparse.Namespace) -> int:
         _render_progress(reader.samples, rate, arguments.quiet) as on_samples,
     ):
         _render_blocks(settings, reader.blocks(_BLOCK), output, arguments.force, say, on_samples)
+    say(f"written to {output}")
+    return 0
+
+
+# ---- mix
+
+
+def _mix(arguments: argparse.Namespace) -> int:
+    say = _speaker(arguments.quiet)
+    output = Path(arguments.output)
+    _check_outputs(output, _MIX_OUTPUTS, arguments.force)
+    stems = io.find_stems(arguments.stems)
+    with io.TrackReader(stems, notify=say) as reader:
+        rate, names = reader.sample_rate, reader.names
+        heard = _loudest(lambda: io.TrackReader(stems, rate), reader)
+        controller = (
+            Controller.load(arguments.model, sample_rate=rate)
+            if arguments.model
+            else Controller.pretrained(sample_rate=rate)
+        )
+        reference = _heard_reference(arguments.reference, rate, say) if arguments.reference else None
+    if not any(bool(track.any()) for track in heard):
+        raise CommandError("every stem is silent: there is nothing to mix")
+    for name, track in zip(names, heard, strict=True):
+        if not bool(track.any()):
+            say(f"{name}: is silent, its settings mean nothing")
+    with torch.no_grad():
+        controls = controller(heard, reference=reference)
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        io.TrackReader(stems, rate) as reader,
+        _render_progress(reader.samples, rate, arguments.quiet) as on_samples,
+    ):
+        blocks = reader.blocks(_BLOCK)
+        _write_mix(output, arguments.force, controller.console, controls, names, blocks, on_samples)
+    say(f"written to {output}")
+    return 0
+
+
+def _loudest(again: Callable[[], io.TrackReader], reader: io.TrackReader) -> list[Tensor]:
+    """Of each track the stretch with the most energy, wherever that is: a controller hears each for itself."""
+    energies: list[list[float]] = []
+    kept: list[list[Tensor]] = []
+    for tracks in reader.blocks(_BLOCK):
+        energies.append([float(track.square().sum()) for track in tracks])
+        kept = [*kept, tracks] if len(energies) <= _HEARD else []
+    if len(energies) <= _HEARD:
+        return [torch.cat(blocks, -1) for blocks in zip(*kept, strict=True)]
+    windows = torch.tensor(energies, dtype=torch.float64).unfold(0, _HEARD, 1).sum(-1)
+    starts = windows.argmax(0).tolist()
+    parts: list[list[Tensor]] = [[] for _ in starts]
+    with again() as second:
+        for position, tracks in enumerate(second.blocks(_BLOCK)):
+            for part, start, track in zip(parts, starts, tracks, strict=True):
+                if start <= position < start + _HEARD:
+                    # The last block of a song is shorter.
+                    part.append(torch.nn.functional.pad(track, (0, _BLOCK - track.shape[-1])))
+    return [torch.cat(part, -1) for part in parts]
+
+
+def _heard_reference(path: str, rate: int, say: Callable[[str], None]) -> Tensor:
+    """The loudest stretch of a reference, in stereo at a sample rate."""
+    audio = io.load(path, say)
+    samples = audio.samples
+    if samples.shape[0] > 2:
+        raise CommandError(f"{path}: has {samples.shape[0]} channels, expected a stereo mix")
+    if samples.shape[0] == 1:
+        say(f"{path}: is mono, taken as both channels")
+        samples = samples.expand(2, -1)
+    if not bool(samples.any()):
+        raise CommandError(f"{path}: is silent, expected a mix")
+    length = round(_HEARD * _BLOCK * audio.sample_rate / rate)
+    if samples.shape[-1] > length:
+        hop = max(1, audio.sample_rate // 2)
+        energy = samples[:, : samples.shape[-1] // hop * hop].square().sum(0).reshape(-1, hop).sum(-1)
+        start = int(energy.unfold(0, max(1, length // hop), 1).sum(-1).argmax()) * hop
+        samples = samples[:, start : start + length]
+    return io.resample(samples.contiguous(), audio.sample_rate, rate)
+
+
+# ---- train
+
+
+def _recipes() -> dict[str, Path]:
+    """The recipes that come with dasp, by name."""
+    return {path.stem: path for path in (Path(__file__).parent / "mixing" / "recipes").glob("*.toml")}
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    say = _speaker(arguments.quiet)
+    output, config = Path(arguments.output), Path(arguments.config)
+    _check_outputs(output, () if arguments.resume else _TRAINED, arguments.force)
+    known = _recipes()
+    recipe = Recipe.read(known[arguments.config] if not config.exists() and arguments.config in known else config)
+    try:
+        train(recipe, output, arguments.resume, not arguments.quiet and sys.stderr.isatty(), say)
+    except KeyboardInterrupt:
+        if (output / STATE).exists():
+            print(f"dasp: interrupted; the same command with --resume goes on from {output / STATE}", file=sys.stderr)
+            return _INTERRUPTED
+        raise
     say(f"written to {output}")
     return 0
 

@@ -19,6 +19,7 @@ PACKAGE = Path(dasp.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 EXTERNAL = {"torch", "numpy", "scipy"}
 BASE = {"_spec", "_checks", "kernels", "_version"}
+OF_MIXING = {"jinja2", "matplotlib", "lightning", "tensorboard", "tomli"}
 # What each layer may import of dasp, and from outside the standard library.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "_version": (set(), set()),
@@ -28,7 +29,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "functional": (BASE | {"functional"}, EXTERNAL),
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
-    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"jinja2", "matplotlib"}),
+    "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | OF_MIXING),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),
@@ -149,7 +150,8 @@ def run(code, *options):
 def test_import_is_silent_and_takes_no_optional_package():
     code = (
         "import sys, dasp, dasp.functional, dasp.gradients, dasp.modules\n"
-        "optional = 'rich', 'matplotlib', 'soundfile', 'torchaudio', 'triton', 'pedalboard', 'safetensors'\n"
+        "optional = 'rich', 'matplotlib', 'soundfile', 'torchaudio', 'triton', 'pedalboard', 'safetensors', \\\n"
+        "    'lightning', 'tensorboard', 'tomli'\n"
         "print([name for name in optional if name in sys.modules])"
     )
     done = run(code, "-W", "error")

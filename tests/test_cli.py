@@ -17,7 +17,7 @@ import torch
 
 from dasp import cli, io
 from dasp.cli import main
-from dasp.mixing import DifferentiableMixingConsole, interpret
+from dasp.mixing import DeepSetController, DifferentiableMixingConsole, interpret
 from dasp.mixing.settings import read, to_json
 
 RATE = 16000
@@ -491,3 +491,157 @@ def test_interrupt_writes_the_best_so_far_and_exits_with_130(song, tmp_path):
     assert "Traceback" not in said
     left = {path.name for path in output.iterdir()} - {"reverb.wav"}
     assert left == {"fit.png", "mix.wav", "settings.json"}
+
+
+# ---- mix
+
+
+def run_mix(song, tmp_path, *extra, stems="stems"):
+    stems = song / stems if isinstance(stems, str) else stems
+    return main(["mix", str(stems), "--output", str(tmp_path / "out"), *extra])
+
+
+def test_mix_writes_a_mix_and_its_settings(song, tmp_path):
+    assert run_mix(song, tmp_path) == 0
+    samples, rate = soundfile.read(tmp_path / "out" / "mix.wav")
+    assert (samples.shape, rate) == ((RATE * SECONDS, 2), RATE)
+    assert np.abs(samples).max() > 0.01
+    assert list(json.loads((tmp_path / "out" / "settings.json").read_text())["tracks"]) == [
+        "1 drums",
+        "2 bass",
+        "3 pad",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mix.wav", "settings.json"]
+
+
+def test_render_reproduces_what_mix_wrote_to_the_bit(song, tmp_path):
+    assert run_mix(song, tmp_path, "--quiet") == 0
+    output = tmp_path / "again.wav"
+    settings = str(tmp_path / "out" / "settings.json")
+    assert main(["render", settings, str(song / "stems"), "--output", str(output), "--quiet"]) == 0
+    assert output.read_bytes() == (tmp_path / "out" / "mix.wav").read_bytes()
+
+
+def test_mix_listens_to_a_reference(song, tmp_path):
+    assert run_mix(song, tmp_path, "--quiet") == 0
+    without = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert run_mix(song, tmp_path, "--quiet", "--force", "--reference", str(song / "mix.wav")) == 0
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["master"] != without["master"]
+
+
+def test_mix_hears_the_loudest_stretch_of_a_long_track(song, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_BLOCK", 2000)
+    monkeypatch.setattr(cli, "_HEARD", 3)
+    x = np.zeros(20500)
+    x[9000:13000] = 0.1
+    stems = tmp_path / "stems"
+    stems.mkdir()
+    write(stems / "a.wav", x)
+    write(stems / "b.wav", x[::-1])
+    pairs = io.find_stems(stems)
+    with io.TrackReader(pairs) as reader:
+        first, second = cli._loudest(lambda: io.TrackReader(pairs), reader)
+    assert first.shape == second.shape == (1, 6000)
+    assert int((first != 0).sum()) == 4000
+    assert int((second != 0).sum()) == 4000
+
+
+def test_mix_takes_the_model_that_it_is_given(song, tmp_path):
+    console = DifferentiableMixingConsole(44100)
+    path = tmp_path / "mine.safetensors"
+    DeepSetController(console, features=4, hidden=4, encoder_options={"channels": 4}).save(path)
+    assert run_mix(song, tmp_path, "--quiet", "--model", str(path)) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert abs(settings["tracks"]["1 drums"]["gain"]["gain_db"]) < 10
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--model", "none.safetensors"), "none.safetensors"),
+        (("--model", "text.safetensors"), "text.safetensors: not a readable safetensors file"),
+        (("--reference", "none.wav"), "none.wav: does not exist"),
+        (("--reference", "silent.wav"), "silent.wav: is silent"),
+    ],
+)
+def test_what_mix_cannot_use_is_one_line(song, tmp_path, capsys, monkeypatch, extra, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    write(tmp_path / "silent.wav", np.zeros((RATE, 2)))
+    assert run_mix(song, tmp_path, "--quiet", *extra) == 1
+    assert message in only_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mix_replaces_nothing_unless_told_so(song, tmp_path, capsys):
+    assert run_mix(song, tmp_path, "--quiet") == 0
+    before = (tmp_path / "out" / "mix.wav").read_bytes()
+    assert run_mix(song, tmp_path, "--quiet") == 1
+    assert "--force" in only_line(capsys)
+    assert (tmp_path / "out" / "mix.wav").read_bytes() == before
+
+
+def test_silent_stems_are_refused(tmp_path, capsys):
+    write(tmp_path / "a.wav", np.zeros(RATE))
+    assert main(["mix", str(tmp_path / "a.wav"), "--output", str(tmp_path / "out"), "--quiet"]) == 1
+    assert "every stem is silent" in only_line(capsys)
+
+
+# ---- train
+
+
+RECIPE = """
+sample_rate = 16000
+[training]
+steps = 2
+batch_size = 1
+validate_every = 1
+validation_items = 1
+[controller.options]
+features = 4
+hidden = 4
+encoder_options = { channels = 4, blocks = 1, bands = 8 }
+[data]
+fewest = 1
+most = 2
+seconds = 0.5
+[loss]
+audio_from_step = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[training]\nsteps = 'x'", "recipe.toml: training.steps is 'x'"), ("", "recipe.toml: training is missing")],
+)
+def test_what_is_wrong_with_a_recipe_is_one_line(text, message, tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text(text)
+    assert main(["train", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "out")]) == 1
+    assert message in only_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_replaces_nothing_unless_told_so(tmp_path, capsys):
+    (tmp_path / "state.ckpt").write_text("precious")
+    assert main(["train", "small", "--output", str(tmp_path)]) == 1
+    assert "state.ckpt: exists already, use --force" in only_line(capsys)
+    assert (tmp_path / "state.ckpt").read_text() == "precious"
+
+
+@pytest.mark.slow
+def test_train_writes_a_controller_that_mix_takes(song, tmp_path):
+    pytest.importorskip("lightning")
+    pytest.importorskip("tensorboard")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    # In a process of its own: Lightning meddles with warnings and signals.
+    done = run_command("train", recipe, "--output", tmp_path / "trained")
+    assert done.returncode == 0, done.stderr
+    assert "step 2 of 2: validation loss" in done.stderr
+    model = tmp_path / "trained" / "controller.safetensors"
+    assert run_mix(song, tmp_path, "--quiet", "--model", str(model)) == 0
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "dasp", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)

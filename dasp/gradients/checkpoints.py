@@ -14,22 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_FORMAT = "dasp.NeuralProxy 1"
+from dasp._checks import shape_text
 
 
-def write_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any], kind: str
+) -> None:
     """Writes under another name in the same folder and moves: the file is whole, whatever ends the program meanwhile.
 
     Args:
         path: The file, replaced if it exists.
         tensors: Tensors by name.
         notes: What can be written as JSON, by name.
+        kind: What the file is, and the version of its layout: files of another kind are not read.
 
     Raises:
         ImportError: If safetensors is not installed.
     """
     library = _library()
-    metadata = {"format": _FORMAT, **{name: json.dumps(note) for name, note in notes.items()}}
+    metadata = {"format": kind, **{name: json.dumps(note) for name, note in notes.items()}}
     content = library.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, metadata)
     target = Path(path)
     temporary = target.with_name(f".{target.name[:64]}-{secrets.token_hex(8)}")
@@ -44,8 +47,8 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]
             temporary.unlink()
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and notes by name.
+def read_checkpoint(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and notes by name, of a file of this kind.
 
     Raises:
         ImportError: If safetensors is not installed.
@@ -61,8 +64,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no dict
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path}: has format {metadata.get('format')!r}, expected {_FORMAT!r}")
+    if metadata.get("format") != kind:
+        raise ValueError(f"{path}: has format {metadata.get('format')!r}, expected {kind!r}")
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{path}: {name} has NaN or infinite numbers")
@@ -79,3 +82,27 @@ def _library() -> ModuleType:
         raise ImportError("checkpoints need safetensors: pip install 'dasp[checkpoints]'") from error
     library: ModuleType = safetensors.torch
     return library
+
+
+def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with a name and a full stop before theirs."""
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that."""
+    front = f"{name}."
+    return {key.removeprefix(front): tensor for key, tensor in tensors.items() if key.startswith(front)}
+
+
+def check_parameters(source: str, have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> None:
+    """Raises unless names, shapes and kinds of parameters are those of a network."""
+    if have.keys() != want.keys():
+        odd = ", ".join(sorted(have.keys() ^ want.keys())[:3])
+        raise ValueError(f"{source}: its parameters are not those of its configuration: {odd}")
+    for name, tensor in have.items():
+        if tensor.shape != want[name].shape or not tensor.is_floating_point():
+            raise ValueError(
+                f"{source}: {name} has shape {shape_text(tensor.shape)} and type {tensor.dtype}, expected "
+                f"{shape_text(want[name].shape)} of a floating-point type"
+            )

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
-from dasp._checks import check_audio, shape_text
+from dasp._checks import check_audio
 from dasp.gradients._controls import expand_controls
-from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
+from dasp.gradients.checkpoints import check_parameters, part, prefixed, read_checkpoint, write_checkpoint
+from dasp.gradients.layers import empty, initialize
 
 # Levels below -80 dBFS are silence to the network.
 _SILENCE = 1e-4
+FORMAT = "dasp.NeuralProxy 1"
 _LEAST = {"level_blocks": 0, "embedding": 0}
-
-
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def _empty(kind: type[_Module], *sizes: int, **options: Any) -> _Module:
-    """A module whose parameters nobody has drawn: torch would draw them from its global generator."""
-    return cast(_Module, skip_init(kind, *sizes, device=torch.get_default_device(), **options))
 
 
 class _Block(nn.Module):
@@ -35,10 +27,10 @@ class _Block(nn.Module):
         super().__init__()
         self.padding = (kernel_size - 1) * dilation
         groups = math.gcd(channels_in, channels)
-        self.convolution = _empty(nn.Conv1d, channels_in, channels, kernel_size, dilation=dilation)
-        self.film = _empty(nn.Linear, num_controls, 2 * channels)
+        self.convolution = empty(nn.Conv1d, channels_in, channels, kernel_size, dilation=dilation)
+        self.film = empty(nn.Linear, num_controls, 2 * channels)
         self.activation = nn.PReLU(channels)
-        self.residual = _empty(nn.Conv1d, channels_in, channels, 1, groups=groups, bias=False)
+        self.residual = empty(nn.Conv1d, channels_in, channels, 1, groups=groups, bias=False)
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         scale, shift = self.film(u).unsqueeze(-1).chunk(2, -2)
@@ -134,19 +126,19 @@ class NeuralProxy(nn.Module):
                 raise ValueError(f"NeuralProxy: {name} is {value}, expected at least {_LEAST.get(name, 1)}")
         if embedding:
             self.embedding = nn.Sequential(
-                _empty(nn.Linear, num_controls, embedding),
+                empty(nn.Linear, num_controls, embedding),
                 nn.PReLU(embedding),
-                _empty(nn.Linear, embedding, embedding),
+                empty(nn.Linear, embedding, embedding),
                 nn.PReLU(embedding),
             )
         size = (kernel_size, dilation_growth, embedding or num_controls)
         self.body = _stack(channels_in, channels, blocks, *size)
-        self.output = _empty(nn.Conv1d, channels, channels_out, 1)
+        self.output = empty(nn.Conv1d, channels, channels_out, 1)
         if level_blocks:
             self.level = _stack(2 * channels_in, channels, level_blocks, *size)
-            self.level_to_body = _empty(nn.Conv1d, channels, channels, 1)
-            self.level_to_gain = _empty(nn.Conv1d, channels, channels_out, 1)
-            self.direct = _empty(nn.Conv1d, channels_in, channels_out, 1, bias=False)
+            self.level_to_body = empty(nn.Conv1d, channels, channels, 1)
+            self.level_to_gain = empty(nn.Conv1d, channels, channels_out, 1)
+            self.direct = empty(nn.Conv1d, channels_in, channels_out, 1, bias=False)
         if not self.output.weight.is_meta:
             self._initialize(torch.Generator().manual_seed(seed))
 
@@ -173,12 +165,7 @@ class NeuralProxy(nn.Module):
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
         """Weights as torch draws them, but from a generator; with a level path, y = W x at first."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv1d, nn.Linear)):
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                for parameter in module.parameters():
-                    drawn = torch.empty(parameter.shape, device=generator.device)
-                    parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
+        initialize(self, generator)
         if self.config["level_blocks"]:
             for parameter in (*self.output.parameters(), *self.level_to_gain.parameters()):
                 parameter.zero_()
@@ -192,7 +179,7 @@ class NeuralProxy(nn.Module):
         Raises:
             ImportError: If safetensors is not installed.
         """
-        write_checkpoint(path, prefixed("proxy", self.state_dict()), {"config": self.config})
+        write_checkpoint(path, prefixed("proxy", self.state_dict()), {"config": self.config}, FORMAT)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuralProxy:
@@ -203,7 +190,7 @@ class NeuralProxy(nn.Module):
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, or its parameters are not those of its configuration, or not finite.
         """
-        tensors, notes = read_checkpoint(path)
+        tensors, notes = read_checkpoint(path, FORMAT)
         parameters = part(tensors, "proxy")
         config = notes.get("config")
         # On the meta device nothing is allocated before the shapes are known to be those of the file.
@@ -303,27 +290,3 @@ class NeuralProxy(nn.Module):
         start, end = before[..., :-2, None], before[..., 1:-1, None]
         share = torch.arange(1, hop + 1, dtype=frames.dtype, device=frames.device) / hop
         return torch.lerp(start, end, share).flatten(-2)[..., :samples]
-
-
-def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with a name and a full stop before theirs."""
-    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
-
-
-def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that."""
-    front = f"{name}."
-    return {key.removeprefix(front): tensor for key, tensor in tensors.items() if key.startswith(front)}
-
-
-def check_parameters(source: str, have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> None:
-    """Raises unless names, shapes and kinds of parameters are those of a network."""
-    if have.keys() != want.keys():
-        odd = ", ".join(sorted(have.keys() ^ want.keys())[:3])
-        raise ValueError(f"{source}: its parameters are not those of its configuration: {odd}")
-    for name, tensor in have.items():
-        if tensor.shape != want[name].shape or not tensor.is_floating_point():
-            raise ValueError(
-                f"{source}: {name} has shape {shape_text(tensor.shape)} and type {tensor.dtype}, expected "
-                f"{shape_text(want[name].shape)} of a floating-point type"
-            )

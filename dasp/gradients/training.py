@@ -16,8 +16,8 @@ from dasp._checks import check_audio, shape_text
 from dasp.gradients._probing import Probing
 from dasp.gradients._random import draw_seed
 from dasp.gradients._workers import AnyEffect
-from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
-from dasp.gradients.proxy import NeuralProxy, check_parameters, part, prefixed
+from dasp.gradients.checkpoints import check_parameters, part, prefixed, read_checkpoint, write_checkpoint
+from dasp.gradients.proxy import FORMAT, NeuralProxy
 
 AudioSource: TypeAlias = Tensor | Callable[[torch.Generator], Tensor] | Iterable[Tensor]
 
@@ -303,11 +303,11 @@ class _Training:
         """Writes what was remembered, and the best parameters of now as those of the proxy."""
         tensors, course = self.remembered
         notes = {"config": self.proxy.config, "course": course}
-        write_checkpoint(path, {**prefixed("proxy", self.best), **tensors}, notes)
+        write_checkpoint(path, {**prefixed("proxy", self.best), **tensors}, notes, FORMAT)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Puts everything to where `remember` was called."""
-        tensors, notes = read_checkpoint(path)
+        tensors, notes = read_checkpoint(path, FORMAT)
         config = notes.get("config")
         if config != self.proxy.config:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,16 +37,43 @@ class SynthSongs:
     Attributes:
         seeds: Seeds of the songs; disjoint ranges make songs for training and for validation.
         fewest: Fewest tracks of a song that is drawn.
+        cached: Keep the tracks that have been made, four bytes per sample, since making a song takes longer than
+            mixing it: for a few hundred seeds whose songs are drawn again and again, with other tracks and settings.
     """
 
     seeds: range = range(1_000_000)
     fewest: int = 4
+    cached: bool = False
+    _kept: dict[tuple[int, float, int, bool, str], _Made] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"SynthSongs: seeds is {self.seeds}, expected numbers from 0 up")
         if not 1 <= self.fewest <= len(INSTRUMENTS):
             raise ValueError(f"SynthSongs: fewest is {self.fewest}, expected 1 to {len(INSTRUMENTS)}")
+
+    def tracks(self, seed: int, seconds: float, sample_rate: int, stereo: bool, names: Sequence[str]) -> list[_Made]:
+        """Tracks of a song by their names, each as it was recorded."""
+        keys = {name: (seed, seconds, sample_rate, stereo, name) for name in names}
+        # A track is the same whichever others there are.
+        wanted = [name for name in names if keys[name] not in self._kept]
+        found = {name: self._kept[keys[name]] for name in names if name not in wanted}
+        if wanted:
+            song = multitrack(seed, seconds, sample_rate, stereo=stereo, names=wanted)
+            parts = zip(wanted, song.tracks, song.channels, song.instruments, strict=True)
+            found |= {name: _Made(x[:channels].clone(), kind) for name, x, channels, kind in parts}
+        if self.cached:
+            self._kept.update({keys[name]: track for name, track in found.items()})
+        return [found[name] for name in names]
+
+
+class _Made(NamedTuple):
+    """A synthesised track (channels, samples) and its instrument."""
+
+    audio: Tensor
+    instrument: str
 
 
 class _Drawn(NamedTuple):
@@ -194,11 +221,10 @@ class MixDataset(Dataset[dict[str, Any]]):
         chosen = rng.choice(names, count, replace=False, p=weights / weights.sum()).tolist()
         seed = songs.seeds[int(rng.integers(len(songs.seeds)))]
         samples = round(self.seconds * rate)
-        song = multitrack(seed, parts * samples / rate, rate, stereo=self.stereo, names=chosen)
-        tracks = [track[:channels] for track, channels in zip(song.tracks, song.channels, strict=True)]
+        tracks = songs.tracks(seed, parts * samples / rate, rate, self.stereo, chosen)
         order = rng.permutation(parts)
-        sections = [[track[:, part * samples : (part + 1) * samples] for track in tracks] for part in order]
-        return self._audible(sections, [], list(song.instruments))
+        sections = [[track.audio[:, part * samples : (part + 1) * samples] for track in tracks] for part in order]
+        return self._audible(sections, [], [track.instrument for track in tracks])
 
     def _read(self, folder: MultitrackFolder, rng: Generator) -> _Drawn | None:
         song = folder.songs[int(rng.integers(len(folder.songs)))]

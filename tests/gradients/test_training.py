@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dasp.gradients import EffectError, NeuralProxy, TrainingProgress, spectral_distance, train_proxy
 from dasp.gradients.checkpoints import read_checkpoint, write_checkpoint
+from dasp.gradients.proxy import FORMAT
 from tests.gradients.black_boxes import Recursive, noise_of_generator, noise_of_seed, noise_of_torch
 
 SIZE = {"channels": 4, "blocks": 2, "kernel_size": 3, "level_blocks": 2, "level_hop": 8, "embedding": 4}
@@ -461,9 +462,9 @@ def test_a_file_without_a_training_is_not_resumed(tmp_path):
 def test_a_damaged_training_is_refused_and_changes_nothing(damage, tmp_path):
     path = tmp_path / "training"
     train(checkpoint=path, steps=6)
-    tensors, notes = read_checkpoint(path)
+    tensors, notes = read_checkpoint(path, FORMAT)
     damage(tensors, notes["course"])
-    write_checkpoint(path, tensors, notes)
+    write_checkpoint(path, tensors, notes, FORMAT)
     network, generator = proxy(seed=5), torch.Generator().manual_seed(0)
     with pytest.raises(ValueError, match="its state of a training is damaged"):
         train(network=network, checkpoint=path, resume=True, generator=generator)
