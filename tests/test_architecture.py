@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
     "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"matplotlib"}),
+    "compat": ({"_spec", "_checks", "functional", "modules", "gradients", "compat"}, EXTERNAL),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),
