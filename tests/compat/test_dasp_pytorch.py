@@ -461,6 +461,40 @@ def test_a_peak_has_its_gain_at_its_frequency() -> None:
     torch.testing.assert_close(20 * response.log10(), gain_db.double(), rtol=1e-9, atol=1e-6)
 
 
+FUNCTIONS = {
+    "gain": [3.0],
+    "distortion": [6.0],
+    "parametric_eq": [6.0, 50.0, 2.0] * 6,
+    "compressor": list(STATIC.values()),
+    "noise_shaped_reverberation": [0.5] * 25,
+    "stereo_widener": [0.3],
+    "stereo_panner": [0.4],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("dtype", "bound_db"), [(torch.float32, -120), (torch.float16, -60), (torch.bfloat16, -40)], ids=str
+)
+def test_parameters_keep_their_precision_beside_audio_of_a_small_type(
+    name: str, dtype: torch.dtype, bound_db: float
+) -> None:
+    """The result has the type of the audio, and little more than its rounding of 2^-24, 2^-11 or 2^-8 of a sample."""
+    x = noise(2, 2, 500).to(dtype)
+    function = getattr(compat.functional, name)
+    exact = function(x.double(), RATE, *(torch.full((2,), p, dtype=torch.float64).repeat(n) for p, n in sized(name)))
+    for kind in (torch.float32, torch.float64, None):
+        values = [p if kind is None else torch.full((2 * n,), p, dtype=kind) for p, n in sized(name)]
+        y = function(x, RATE, *values)
+        assert y.dtype == dtype
+        assert relative_db(y.double(), exact) < bound_db
+
+
+def sized(name: str) -> list[tuple[float, int]]:
+    """Each parameter of a function, and for how many tracks of an item it has values."""
+    return [(value, 2 if name == "stereo_panner" else 1) for value in FUNCTIONS[name]]
+
+
 @each_processor
 def test_vmap_and_compile_give_the_same(name: str) -> None:
     x, u = noise(2, 2, 400), parameters(name).clamp(0.05, 0.95)

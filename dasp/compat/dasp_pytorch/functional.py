@@ -14,7 +14,7 @@ import torch.nn.functional
 from torch import Tensor
 
 import dasp.functional as F
-from dasp._checks import check_audio, check_sample_rate, shape_text
+from dasp._checks import check_audio, check_sample_rate, shape_text, working
 
 __all__ = [
     "compressor",
@@ -58,9 +58,11 @@ def _per(name: str, argument: str, value: float | Tensor, shape: Sequence[int]) 
 
 
 def _tensor(value: float | Tensor, x: Tensor, shape: Sequence[int]) -> Tensor:
-    """What `_per` returns, as a tensor of a shape in the type of x."""
-    tensor = value if isinstance(value, Tensor) else torch.full((), value, dtype=x.dtype, device=x.device)
-    return tensor.to(x.dtype).expand(tuple(shape))
+    """What `_per` returns, as a tensor of a shape; in float64 as it is, else in the type that processors compute in."""
+    dtype = working(x).dtype
+    if not isinstance(value, Tensor):
+        return torch.full(tuple(shape), value, dtype=dtype, device=x.device)
+    return value.to(torch.promote_types(value.dtype, dtype)).expand(tuple(shape))
 
 
 def _columns(name: str, values: Mapping[str, float | Tensor], x: Tensor, items: int) -> Tensor:
@@ -418,7 +420,7 @@ def noise_shaped_reverberation(
     level = gains / (len(_BANDS_HZ) * torch.sqrt(-torch.expm1(-2 * rate)))
     # The value is bounded, its gradient passes: with respect to a gain of 0 it is that of any other.
     level = level + (level.clamp_min(_SILENT) - level).detach()
-    impulse = torch.nn.functional.pad(x.new_ones(1, 1, 1), (0, num_samples - 1)).expand(items, 1, num_samples)
+    impulse = torch.nn.functional.pad(working(x).new_ones(1, 1, 1), (0, num_samples - 1)).expand(items, 1, num_samples)
     response = F.noise_shaped_reverb(
         impulse,
         sample_rate,
@@ -448,7 +450,7 @@ def stereo_widener(x: Tensor, sample_rate: float, width: float | Tensor) -> Tens
     items = _check("stereo_widener", x, (2,))
     amount = _tensor(_per("stereo_widener", "width", width, (items,)), x, (items,)).reshape(items, 1, 1)
     mid = F.stereo_widener(x, sample_rate, 0.0)
-    return 2 * ((1 - amount) * mid + amount * (x - mid))
+    return (2 * ((1 - amount) * mid + amount * (x - mid))).to(x.dtype)
 
 
 def stereo_panner(x: Tensor, sample_rate: float, pan: float | Tensor) -> Tensor:
