@@ -1,11 +1,13 @@
 """Builds the C++ kernel library.  Everything else about the package is declared in setup.cfg.
 
 The library has a plain C interface and is opened by ctypes: it knows neither Python nor torch, so that one file serves
-every version of both.  It is optional: where it cannot be built, dasp is installed without it and falls back.
+every version of both.  It is optional: where it cannot be built, dasp is installed without it and falls back; with
+DASP_REQUIRE_KERNELS=1, as for wheels that are published, the build fails.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -37,7 +39,6 @@ FLAGS = [
     "-Wextra",
     "-pthread",
 ]
-FLAGS_MSVC = ["/std:c++17", "/O2", "/EHsc"]
 
 LINK_FLAGS = {
     "linux": ["-shared", "-pthread", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now", "-ldl"],
@@ -68,8 +69,10 @@ class BuildKernels(build_ext):
             self.mkpath(str(Path(self.build_lib, in_place).parent))
             self.copy_file(str(in_place), str(Path(self.build_lib, in_place)))
             return
-        ext.extra_compile_args = FLAGS_MSVC if self.compiler.compiler_type == "msvc" else []
         try:
+            if sys.platform == "win32":
+                self._build_on_windows(ext)
+                return
             if self.compiler.compiler_type == "unix" and not self.compiler.compiler_so[0]:
                 raise CompileError("no C++ compiler found; set CXX to the command of one")
             super().build_extension(ext)
@@ -78,6 +81,23 @@ class BuildKernels(build_ext):
                 in_place.unlink(missing_ok=True)  # it was built from other sources
             print("dasp: the kernel library was not built, the slower fallback will be used", file=sys.stderr)
             raise  # setuptools names the reason, and goes on because the extension is optional
+
+    def _build_on_windows(self, ext: Extension) -> None:
+        """Compiles and links in one command.
+
+        The compiler is a Clang with MinGW's libraries: MSVC has no vector types, and GCC does not align those on a
+        stack of Windows.
+        """
+        command = shlex.split(os.environ.get("CXX", ""))
+        if not command and importlib.util.find_spec("ziglang"):
+            command = [sys.executable, "-m", "ziglang", "c++", "-target", "x86_64-windows-gnu"]
+        if not command:
+            raise CompileError("no C++ compiler found; install ziglang, or set CXX to a Clang for MinGW")
+        path = Path(self.get_ext_fullpath(ext.name))
+        self.mkpath(str(path.parent))
+        flags = [flag for flag in FLAGS if flag not in ("-fPIC", "-pthread")]
+        flags += shlex.split(os.environ.get("CXXFLAGS", ""))
+        self.spawn([*command, *flags, "-shared", "-o", str(path), *ext.sources])
 
     def _choose_compiler(self) -> None:
         """Replaces the command and flags with which Python itself was compiled."""
@@ -120,7 +140,7 @@ setup(
                 *sorted(path.as_posix() for kind in ("h", "inc") for path in FOLDER.glob(f"*.{kind}")),
             ],
             language="c++",
-            optional=True,
+            optional=os.environ.get("DASP_REQUIRE_KERNELS", "") in ("", "0"),
         )
     ],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},

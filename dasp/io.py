@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.signal
+import scipy
 import soundfile
 import torch
 from torch import Tensor
@@ -46,9 +46,6 @@ __all__ = [
 ]
 
 Notify = Callable[[str], None]
-
-# The stubs of scipy do not know that the window may be a filter.
-_resample_poly: Callable[..., np.ndarray] = scipy.signal.resample_poly
 
 # What libsndfile reads well; its parsers of rarer formats have had memory errors.
 _READABLE = frozenset({"WAV", "WAVEX", "W64", "RF64", "FLAC", "AIFF", "OGG", "MP3"})
@@ -325,7 +322,9 @@ def resample(x: Tensor, sample_rate: int, target: int) -> Tensor:
     ratio = Fraction(int(target), int(sample_rate))
     taps = _resampling_filter(max(ratio.numerator, ratio.denominator))
     samples = x.cpu().double().numpy()
-    return torch.from_numpy(_resample_poly(samples, ratio.numerator, ratio.denominator, axis=-1, window=taps)).to(x)
+    # The stubs of scipy do not know that the window may be a filter.
+    resample_poly: Callable[..., np.ndarray] = scipy.signal.resample_poly
+    return torch.from_numpy(resample_poly(samples, ratio.numerator, ratio.denominator, axis=-1, window=taps)).to(x)
 
 
 def _resampled(blocks: Iterable[Tensor], sample_rate: int, target: int) -> Iterator[Tensor]:

@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "modules": ({"_spec", "_checks", "functional", "modules"}, EXTERNAL),
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
     "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | OF_MIXING),
+    "compat": ({"_spec", "_checks", "functional", "modules", "gradients", "compat"}, EXTERNAL),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
     "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),
@@ -157,6 +158,18 @@ def test_import_is_silent_and_takes_no_optional_package():
     done = run(code, "-W", "error")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_loads_no_part_of_scipy():
+    """`import scipy` alone takes milliseconds, and loads a part when it is first named; scipy.signal takes a second."""
+    code = (
+        "import sys, dasp.cli, dasp.functional, dasp.gradients, dasp.mixing, dasp.modules\n"
+        "print([name for name in sys.modules if name.startswith('scipy.') and name.count('.') == 1\n"
+        "       and name.split('.')[1] in ('signal', 'stats', 'optimize', 'linalg', 'fft', 'ndimage')])"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
 

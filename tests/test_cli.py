@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+import dasp
 from dasp import cli, io
 from dasp.cli import main
 from dasp.mixing import DeepSetController, DifferentiableMixingConsole, interpret
@@ -462,8 +463,24 @@ def test_quiet_prints_nothing(song, tmp_path, capsys):
 def test_info_names_versions_and_kernels(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    assert "cpu_kernels" in printed
-    assert torch.__version__ in printed
+    values = dict(line.split(maxsplit=1) for line in printed.splitlines())
+    assert values == dasp.info()
+    assert {"dasp", "python", "threads", "cpu_kernels", "instruction_set"} <= set(values)
+    assert values["torch"] == torch.__version__
+    assert values["numpy"] == np.__version__
+
+
+def test_info_has_a_dash_for_a_package_that_is_not_installed(monkeypatch, capsys):
+    monkeypatch.setattr(dasp, "_PACKAGES", ("numpy", "no-such-package-of-dasp"))
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["no-such-package-of-dasp", "-"]
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"dasp {dasp.__version__}\n"
 
 
 def test_demo_prints_true_and_found_settings(tmp_path, capsys):

@@ -7,7 +7,17 @@ import inspect
 from pathlib import Path
 
 LIST = Path(__file__).with_name("public_surface.txt")
-MODULES = ("dasp", "dasp.functional", "dasp.modules", "dasp.gradients", "dasp.mixing")
+MODULES = (
+    "dasp",
+    "dasp.functional",
+    "dasp.modules",
+    "dasp.gradients",
+    "dasp.mixing",
+    "dasp.compat.dasp_pytorch",
+    "dasp.compat.dasp_pytorch.functional",
+    "dasp.compat.dasp_pytorch.modules",
+    "dasp.compat.dasp_pytorch.signal",
+)
 
 
 def describe(thing):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Literal, NamedTuple, Protocol
 
-import scipy.linalg
+import scipy
 import torch
 from torch import Tensor
 

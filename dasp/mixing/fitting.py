@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.optimize
+import scipy
 import torch
 from torch import Tensor
 from torch.nn import functional

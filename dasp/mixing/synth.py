@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-import scipy.signal
+import scipy
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
