@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 LIST = Path(__file__).with_name("public_surface.txt")
-MODULES = ("dasp", "dasp.functional", "dasp.modules", "dasp.gradients", "dasp.mixing")
+MODULES = ("dasp", "dasp.functional", "dasp.modules", "dasp.gradients", "dasp.mixing", "dasp.interchange")
 
 
 def describe(thing):
