@@ -126,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     exported = commands.add_parser(
         "export",
         help="write settings as a project or an equaliser of other programs",
-        description="Writes a settings.json as a project of REAPER, which refers to STEMS, or a DAWproject, which holds "
-        "them, or the filters of one section as text.",
+        description="Writes a settings.json as a project of REAPER that refers to STEMS, or a DAWproject that has them "
+        "in it, or the filters of one section as text.",
     )
     exported.add_argument("settings", metavar="SETTINGS", help="a settings.json")
     exported.add_argument(
