@@ -43,11 +43,11 @@ def relative(path: str | os.PathLike[str], folder: Path) -> str:
     Raises:
         ValueError: If it has characters that no project file can hold.
     """
-    absolute = os.path.abspath(path)
+    absolute, real = os.path.abspath(path), os.path.realpath(folder)
     try:
-        text = os.path.relpath(absolute, os.path.realpath(folder))
+        text = os.path.relpath(absolute, real)
         # The way up from a folder that a symbolic link leads to may end elsewhere.
-        if not os.path.samefile(os.path.join(os.path.realpath(folder), text), absolute):
+        if os.path.exists(real) and not os.path.samefile(os.path.join(real, text), absolute):
             text = absolute
     except (ValueError, OSError):
         text = absolute

@@ -185,7 +185,7 @@ def to_eqapo(eq: Equalizer, title: str = "") -> str:
         Cookbook with that Q, as ours are; no other slope is meant.
 
     Example:
-        >>> eq = dasp.interchange.equalizer(dasp.modules.Peaking(44100, frequency_hz=1000.0, gain_db=-3.0, q=2.0))
+        >>> eq = dasp.interchange.from_eqapo("Filter: ON PK Fc 1000 Hz Gain -3 dB Q 2", 44100)
         >>> print(dasp.interchange.to_eqapo(eq, "voice"))
         # voice, at 44100 Hz, by dasp
         Filter 1: ON PK Fc 1000 Hz Gain -3 dB Q 2
@@ -256,7 +256,7 @@ def to_camilladsp(eq: Equalizer, title: str = "", channels: Sequence[int] = (0, 
         channels: Channels of the pipeline that are filtered.
 
     Example:
-        >>> eq = dasp.interchange.equalizer(dasp.modules.Lowpass(44100, frequency_hz=1000.0, q=2.0))
+        >>> eq = dasp.interchange.from_eqapo("Filter: ON LPQ Fc 1000 Hz Q 2", 44100)
         >>> print(dasp.interchange.to_camilladsp(eq))
         # equaliser, at 44100 Hz, by dasp
         filters:
@@ -292,7 +292,7 @@ def to_ffmpeg(eq: Equalizer) -> str:
     """A filtergraph for `ffmpeg -af`, in double precision.
 
     Example:
-        >>> eq = dasp.interchange.equalizer(dasp.modules.Peaking(44100, frequency_hz=1000.0, gain_db=-3.0, q=2.0))
+        >>> eq = dasp.interchange.from_eqapo("Filter: ON PK Fc 1000 Hz Gain -3 dB Q 2", 44100)
         >>> dasp.interchange.to_ffmpeg(eq)
         'equalizer=f=1000:t=q:w=2:g=-3:r=f64'
     """
@@ -307,7 +307,7 @@ def to_sox(eq: Equalizer) -> str:
     """Effects for SoX: one `biquad` with the coefficients of each section.
 
     Example:
-        >>> eq = dasp.interchange.equalizer(dasp.modules.Peaking(44100, frequency_hz=1000.0, gain_db=0.0, q=2.0))
+        >>> eq = dasp.interchange.equalizer(dasp.modules.Peaking(44100))
         >>> dasp.interchange.to_sox(eq).split()[0]
         'biquad'
     """

@@ -1,9 +1,12 @@
-/* Runs a JSFX file in Cockos' EEL2 (github.com/justinfrankel/WDL, eel2/), to null the exported effects against dasp.
+/* Runs a JSFX file in EEL2, the language of REAPER as Cockos publishes it (github.com/justinfrankel/WDL, WDL/eel2), so
+   that tests can null exported effects against dasp.
 
-   jsfx_host FILE SAMPLE_RATE SLIDER_1 [SLIDER_2 ...] < stereo float64 > stereo float64
+   jsfx_host FILE SAMPLE_RATE SLIDER_1 SLIDER_2 ...   stereo float64 in, stereo float64 out
 
-   Build with the C files of WDL/eel2 that begin with nseel-, but nseel-yylex aside of none:
-   gcc -DEEL_TARGET_PORTABLE -I WDL/eel2 jsfx_host.c WDL/eel2/nseel-*.c -lm -o jsfx_host */
+   In a clone of WDL:
+   gcc -O1 -w -DEEL_TARGET_PORTABLE -I WDL/eel2 jsfx_host.c WDL/eel2/nseel-*.c -lm -o jsfx_host
+
+   Then DASP_JSFX_HOST=./jsfx_host python -m pytest tests/interchange/test_reaper.py */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -416,7 +416,6 @@ def test_the_text_beside_the_project_says_what_differs(song, tmp_path):
 
 def test_stems_are_named_from_the_folder_of_the_project(song, tmp_path):
     settings, stems, _ = song
-    (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to(stems["kick"].parent)
     linked = {name: tmp_path / "link" / path.name for name, path in stems.items()}
     write_reaper(tmp_path / "a" / "song.rpp", settings, linked)
