@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dasp.interchange._text import factor
 from dasp.interchange.equalizers import Band
 
 REAEQ = 'VST "VST: ReaEQ (Cockos)" reaeq.dll 0 "" 1919247729<56535472656571726561657100000000> ""'
@@ -62,7 +63,7 @@ def reaeq_band(band: Band, sample_rate: float) -> ReaEQBand:
     octaves = reaeq_bandwidth(band, sample_rate)
     if band.kind in ("low_shelf", "high_shelf"):
         octaves = LOWEST_SHELF_BANDWIDTH if math.isnan(octaves) else max(octaves, LOWEST_SHELF_BANDWIDTH)
-    return ReaEQBand(_TYPES[band.kind], True, band.frequency_hz, math.pow(10, band.gain_db / 20), octaves)
+    return ReaEQBand(_TYPES[band.kind], True, band.frequency_hz, factor(band.gain_db), octaves)
 
 
 def reaeq(bands: Sequence[ReaEQBand], gain: float = 1.0) -> list[str]:
@@ -81,13 +82,13 @@ def reacomp(
 ) -> list[str]:
     """The lines of base64 of ReaComp, its detector at peaks; values beyond its ranges are at their ends."""
     fields = [0.0] * 21
-    fields[0] = math.pow(10, threshold_db / 20)
+    fields[0] = factor(threshold_db)
     fields[1] = (min(ratio, MAX_RATIO) - 1) / 99
     fields[2] = min(attack_ms, MAX_ATTACK_MS) / 500
     fields[3] = min(release_ms, MAX_RELEASE_MS) / 5000
     fields[6] = 1.0
     fields[10] = math.pow(10, -7.5)
-    fields[11] = math.pow(10, makeup_gain_db / 20)
+    fields[11] = factor(makeup_gain_db)
     fields[14] = min(knee_db, MAX_KNEE_DB) / 24
     fields[17] = 0.25
     state = struct.pack("<II21f", 0xDEADBEEF, 0xDEADF00D, *fields)

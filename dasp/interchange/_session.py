@@ -12,6 +12,7 @@ from torch import Tensor
 import dasp.functional as F
 import dasp.modules as M
 from dasp.functional.stereo import centre_gain
+from dasp.interchange._text import factor
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.controls import send_gain
 from dasp.mixing.settings import Mix, interpret
@@ -168,7 +169,7 @@ def _channel(
         if stage.bypassed:
             continue
         if stage.processor == "gain":
-            gain *= math.pow(10, _value(stage, "gain_db") / 20)
+            gain *= factor(_value(stage, "gain_db"))
         elif stage.processor == "polarity":
             gain *= 1 - 2 * _value(stage, "invert")
         else:
@@ -224,7 +225,9 @@ def _sends(
         return []
     sends = []
     for bus in console.buses:
-        gain = float(send_gain(values["send"][f"{bus}_db"]))
+        level_db = values["send"][f"{bus}_db"]
+        factor(float(level_db))
+        gain = float(send_gain(level_db))
         if gain > 0:
             sends.append(Send(bus, gain, section == "track" and bus in console.pre_fader))
     return sends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -14,6 +15,7 @@ from dasp.io import OutputExistsError, atomic
 
 _MAX_NAME = 200
 _MAX_FILE_NAME = 60
+_HIGHEST_DB = 400.0
 # Names that Windows takes for devices, whatever their suffix.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
@@ -37,6 +39,17 @@ def plain(number: float) -> str:
     return text.removesuffix(".0") if text != "-0.0" else "0"
 
 
+def factor(level_db: float) -> float:
+    """dB to a factor.
+
+    Raises:
+        ValueError: If the level is beyond 400 dB, which no other program can be expected to take.
+    """
+    if not level_db <= _HIGHEST_DB:
+        raise ValueError(f"a level is {level_db:g} dB, expected at most {_HIGHEST_DB:g} dB to be exported")
+    return math.pow(10, level_db / 20)
+
+
 def relative(path: str | os.PathLike[str], folder: Path) -> str:
     """A path as seen from a folder, with slashes; absolute where there is no such way, as between drives.
 
@@ -52,7 +65,7 @@ def relative(path: str | os.PathLike[str], folder: Path) -> str:
     except (ValueError, OSError):
         text = absolute
     # Controls, halves of characters that bytes of no encoding become, and what ends a line or a paragraph.
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in "\ufffe\uffff" for c in text):
         raise ValueError(f"{text!r}: a project cannot name a file with such characters, rename it")
     return text.replace(os.sep, "/")
 

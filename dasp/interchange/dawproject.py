@@ -57,9 +57,10 @@ def write_dawproject(
 
     Raises:
         SettingsError: If settings is no description.
-        ValueError: If stems are not those of the description, or one cannot be named in a project.
+        ValueError: If stems are not those of the description, one cannot be named in a project, or a level is
+            beyond 400 dB.
         AudioFileError: If a stem cannot be read.
-        OutputExistsError: If a file exists and force is not set.
+        FileExistsError: If a file exists and force is not set.
 
     Example:
         >>> dasp.interchange.write_dawproject("song.dawproject", settings, {"voice": "voice.wav"})  # doctest: +SKIP

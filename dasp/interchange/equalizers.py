@@ -16,12 +16,14 @@ import dasp.modules as M
 from dasp._checks import check_choice
 from dasp._spec import Control
 from dasp.interchange._session import Stage, session, stage_of
-from dasp.interchange._text import one_line, plain
+from dasp.interchange._text import factor, one_line, plain
 from dasp.kernels import KINDS
 
 # Bands act as if within these limits: see `parametric_eq`, "Domain".
 _LOWEST_HZ, _HIGHEST_OF_RATE = 1.0, 0.499
 _LOWEST_Q, _HIGHEST_Q = 1e-3, 1e3
+# More than anybody filters with, and less than what coefficients cannot hold.
+_MOST_DB = 400.0
 WITH_GAIN = ("low_shelf", "peaking", "high_shelf")
 """Kinds of filters that have a gain."""
 
@@ -122,7 +124,7 @@ def equalizer(source: Mapping[str, Any] | M.Processor | M.Chain, section: str | 
 
     Raises:
         TypeError: If source is none of these, or a section is given for a module.
-        ValueError: If there is no such section, or no filter in it.
+        ValueError: If there is no such section, or no filter in it, or a gain is beyond 400 dB.
 
     Example:
         >>> eq = dasp.interchange.equalizer(dasp.modules.Highpass(44100, frequency_hz=80.0))
@@ -169,6 +171,15 @@ def _listed(value: float | list[float], bands: int) -> list[float]:
 
 def _acting(kind: str, frequency_hz: float, gain_db: float, q: float, sample_rate: float) -> Band:
     """A band within the limits that a filter clamps it to."""
+    for name, value, most in (
+        ("frequency_hz", frequency_hz, math.inf),
+        ("gain_db", gain_db, _MOST_DB),
+        ("q", q, math.inf),
+    ):
+        if math.isnan(value) or abs(value) > most:
+            raise ValueError(
+                f"{kind}: {name} is {value:g}, expected a number" + (f" up to {most:g}" if most < math.inf else "")
+            )
     frequency_hz = min(max(frequency_hz, _LOWEST_HZ), _HIGHEST_OF_RATE * sample_rate)
     return Band(kind, frequency_hz, gain_db if kind in WITH_GAIN else 0.0, min(max(q, _LOWEST_Q), _HIGHEST_Q))
 
@@ -327,7 +338,7 @@ def to_sos(eq: Equalizer) -> np.ndarray:
         frequency_hz, gain_db, q = (torch.tensor(value, dtype=torch.float64) for value in values)
         rows.append(F.biquad(kind, eq.sample_rate, frequency_hz, gain_db, q).numpy())
     sos = np.stack(rows)
-    sos[0, :3] *= 10 ** (eq.gain_db / 20)
+    sos[0, :3] *= factor(eq.gain_db)
     return sos
 
 

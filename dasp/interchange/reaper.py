@@ -13,7 +13,7 @@ from dasp import io
 from dasp._checks import check_choice
 from dasp.interchange import _chunks, _jsfx, _notes
 from dasp.interchange._session import Channel, Session, Stage, session
-from dasp.interchange._text import one_line, plain, relative, write_all
+from dasp.interchange._text import factor, one_line, plain, relative, write_all
 from dasp.interchange.equalizers import bands_of, is_filter
 
 EFFECTS = ("stock", "jsfx")
@@ -50,9 +50,10 @@ def write_reaper(
 
     Raises:
         SettingsError: If settings is no description.
-        ValueError: If stems are not those of the description, one cannot be named in a project, or effects is unknown.
+        ValueError: If stems are not those of the description, one cannot be named in a project, effects is unknown, or
+            a level is beyond 400 dB.
         AudioFileError: If a stem cannot be read.
-        OutputExistsError: If a file exists and force is not set.
+        FileExistsError: If a file exists and force is not set.
 
     Example:
         >>> dasp.interchange.write_reaper("song.rpp", settings, {"voice": "stems/voice.wav"})  # doctest: +SKIP
@@ -283,5 +284,5 @@ class _Project:
             return _chunks.REACOMP, _chunks.reacomp(**controls)
         if stage.processor == "gain":
             off = _chunks.ReaEQBand(8, False, 1000.0, 1.0, 2.0)
-            return _chunks.REAEQ, _chunks.reaeq([off], math.pow(10, controls["gain_db"] / 20))
+            return _chunks.REAEQ, _chunks.reaeq([off], factor(controls["gain_db"]))
         return None

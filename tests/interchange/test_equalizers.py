@@ -258,3 +258,14 @@ def test_ffmpegs_compressor_has_the_static_curve_of_ours_and_other_ballistics():
     ends = slice(RATE // 5 - 1, None, RATE // 5)
     np.testing.assert_allclose(found[0, ends], ours[0, ends].numpy(), rtol=1e-4)
     assert residual_db(found, ours.numpy()) > -60
+
+
+def test_gains_that_no_program_takes_are_refused():
+    with pytest.raises(ValueError, match="low_shelf: gain_db is 500, expected a number up to 400"):
+        equalizer_of(frequency_hz=[100.0, 100.0], gain_db=[500.0, 0.0], q=[1.0, 1.0])
+    module = M.Peaking(RATE)
+    torch.nn.init.constant_(module.q_normalized, math.nan)
+    with pytest.raises(ValueError, match="peaking: q is nan, expected a number"):
+        equalizer(module)
+    with pytest.raises(ValueError, match="a level is 401 dB, expected at most 400 dB to be exported"):
+        to_sos(MIXED._replace(gain_db=401.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import math
 import os
@@ -16,13 +17,17 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import dasp.functional as F
 import dasp.mixing
 import dasp.modules as M
 from dasp.interchange import _chunks, _jsfx, write_reaper
 from dasp.interchange._session import stage_of
+from dasp.interchange._text import file_name
 from dasp.interchange.equalizers import Band, bands_of
+from dasp.interchange.reaper import quoted
 from dasp.io import AudioFileError, OutputExistsError
 from dasp.kernels import KINDS
 from tests.interchange.eel2 import Machine
@@ -458,6 +463,37 @@ def test_stems_that_do_not_match_are_refused(song, tmp_path):
         write_reaper(tmp_path / "song.rpp", settings, stems, effects="vst")
     with pytest.raises(AudioFileError, match=r"missing\.wav"):
         write_reaper(tmp_path / "song.rpp", settings, {**stems, "kick": tmp_path / "missing.wav"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(st.characters(codec=None), max_size=300))
+def test_any_name_is_one_field_of_one_line(name):
+    line = f"NAME {quoted(name)}"
+    assert line.splitlines() == [line]
+    assert line.isprintable()
+    _, field = fields_of(line)
+    assert 0 < len(field) <= 200
+    line.encode("utf-8")
+
+
+@given(st.text(st.characters(codec=None), max_size=300))
+def test_any_name_is_a_part_of_a_file_name(name):
+    kept = file_name(name)
+    assert kept.isascii()
+    assert 0 < len(kept) <= 61
+    assert not set(kept) & set('/\\:*?"<>|.')
+    assert kept == kept.strip(" ")
+    assert kept.lower() not in ("con", "nul", "aux", "prn", "com1")
+
+
+@pytest.mark.parametrize(
+    ("section", "stage", "control"), [("tracks", "gain", "gain_db"), ("tracks", "send", "room_db")]
+)
+def test_levels_that_no_program_takes_are_refused(song, tmp_path, section, stage, control):
+    settings = copy.deepcopy(song[0])
+    settings[section]["kick"][stage][control] = 1e6
+    with pytest.raises(ValueError, match=r"a level is 1e[+]06 dB, expected at most 400 dB to be exported"):
+        write_reaper(tmp_path / "song.rpp", settings, song[1])
     assert list(tmp_path.iterdir()) == []
 
 
