@@ -11,6 +11,7 @@ from typing import Any
 
 from dasp import io
 from dasp._checks import check_choice
+from dasp.functional.stereo import centre_gain
 from dasp.interchange import _chunks, _jsfx, _notes
 from dasp.interchange._session import Channel, Session, Stage, session
 from dasp.interchange._text import factor, one_line, plain, relative, write_all
@@ -34,7 +35,8 @@ def write_reaper(
 
     Tracks, groups (folder tracks), buses (tracks that receive), sends before and after the fader, mute, solo, bypass,
     faders, polarity and the master are those of the console.  A balance with the pan law of 0 dB gives each side the
-    factor that the console's panner gives it, whatever its law.
+    factor that the console's panner gives it, whatever its law; with exact effects, an effect does it, unless a send
+    leaves from before the fader.
 
     Args:
         output: The project, a .rpp file.
@@ -64,7 +66,8 @@ def write_reaper(
     if path.suffix.lower() != ".rpp":
         raise ValueError(f"write_reaper: output is {path.name!r}, expected a name that ends in .rpp")
     _notes.check_stems("write_reaper", described, stems)
-    project = _Project(described, stems, path.absolute().parent, effects)
+    placed = _panned_by_effects(described) if effects == "jsfx" else described
+    project = _Project(placed, stems, path.absolute().parent, effects)
     text = "\n".join(project.lines()) + "\n"
     folder = f"{path.name}-jsfx"
     responses = _notes.responses(described, path)
@@ -86,11 +89,37 @@ def _text_writer(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text, encoding="utf-8", newline="\n")
 
 
+def _panned_by_effects(session: Session) -> Session:
+    """Panners as effects behind the others, where nothing leaves between these and the fader."""
+
+    def placed(channel: Channel, strip: bool) -> Channel:
+        panners = [stage for stage in channel.fader if stage.processor == "stereo_panner" and not stage.bypassed]
+        if not panners or any(send.pre_fader for send in channel.sends):
+            return channel
+        level = math.prod(1 / centre_gain(stage.options["law"]) for stage in panners) if strip else 1.0
+        others = [stage for stage in channel.fader if stage not in panners]
+        stages = [*channel.stages, *panners]
+        return channel._replace(stages=stages, fader=others, left=level, right=level, pan=0.0)
+
+    master = placed(session.master, False)
+    if master.inverted:
+        # The master has no switch for its polarity.
+        whole = session.master.all_stages
+        master = master._replace(stages=whole, fader=[], gain=1.0, left=1.0, right=1.0, inverted=False)
+    return session._replace(
+        tracks=[placed(channel, True) for channel in session.tracks],
+        groups=[placed(channel, False) for channel in session.groups],
+        buses=[placed(channel, False) for channel in session.buses],
+        master=master,
+    )
+
+
 def _remarks(project: _Project, effects: str, responses: list[str], folder: str) -> list[str]:
     remarks = [
         "No part of this project was opened in REAPER by its authors: its form is that of public descriptions.",
         "Pan: the balance of a track with the pan law of 0 dB (PANLAW 1) is taken to turn one side down linearly; "
-        "volume and balance are such that each side gets the factor that dasp gives it.",
+        "volume and balance are such that each side gets the factor that dasp gives it."
+        + (" Tracks without a send from before the fader have an effect for it instead." if effects == "jsfx" else ""),
     ]
     if effects == "stock":
         remarks += [

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import dasp.functional as F
 import dasp.mixing
 import dasp.modules as M
+from dasp.functional.stereo import LAWS
 from dasp.interchange import _chunks, _jsfx, write_reaper
 from dasp.interchange._session import stage_of
 from dasp.interchange._text import file_name
@@ -36,7 +37,7 @@ RATE = 8000
 NAMES = ["kick", "snare", "\"><script>\n'=cmd()` 🥁\x07" + "x" * 300, "pad"]
 
 
-def console():
+def console(pre_fader=("cue",)):
     strip = M.Chain(
         M.Gain(RATE),
         M.Highpass(RATE, frequency_hz=30.0),
@@ -55,7 +56,7 @@ def console():
             "cue": M.Chain(M.Expander(RATE)),
         },
         master=M.Chain(M.StereoWidener(RATE), M.Distortion(RATE), M.Gain(RATE)),
-        pre_fader=["cue"],
+        pre_fader=pre_fader,
     )
 
 
@@ -328,9 +329,10 @@ def process(x, chain, response):
             x = F.distortion(x, RATE, drive_db=values[0])
         else:
             assert name == "channel"
-            gain, invert, width, _, law = values
-            assert law == 0
+            gain, invert, width, pan, law = values
             x = F.stereo_widener(F.polarity(F.gain(x, RATE, gain), RATE, invert), RATE, width)
+            if law:
+                x = F.stereo_panner(x, RATE, pan, law=LAWS[int(law) - 1])
     if response is not None:
         x = torch.from_numpy(scipy.signal.fftconvolve(x.numpy(), response, axes=-1)[:, : x.shape[-1]])
     return x
@@ -347,10 +349,15 @@ def faded(x, volume, balance):
     return volume * sides[:, None] * x
 
 
-def test_the_project_with_exact_effects_mixes_as_dasp_does(song, tmp_path):
-    settings, _, audio = song
-    project = written(song, tmp_path, effects="jsfx")
+@pytest.mark.parametrize("pre_fader", [["cue"], []], ids=["pre-fader", "post-fader"])
+def test_the_project_with_exact_effects_mixes_as_dasp_does(song, tmp_path, pre_fader):
+    settings, stems, audio = song
+    settings = copy.deepcopy(settings)
+    settings["console"]["pre_fader"] = pre_fader
+    project = written((settings, stems, audio), tmp_path, effects="jsfx")
     tracks = project.kind("TRACK")
+    balances = {track.numbers("VOLPAN")[1] for track in tracks}
+    assert (balances == {0.0}) == (not pre_fader)
     (file,) = tmp_path.glob("*.wav")
     response = soundfile.read(file)[0].T
     heard, taps, total, into = {}, {}, torch.zeros(2, 4000, dtype=torch.float64), None
@@ -390,6 +397,24 @@ def through(track, x, response):
         tap = 0 * tap
     sign = -1 if track.fields("IPHASE") == ["1"] else 1
     return sign * faded(tap, *track.numbers("VOLPAN")[:2]), tap
+
+
+def test_a_master_that_is_inverted_has_an_effect_for_it(tmp_path, song):
+    made = dasp.mixing.DifferentiableMixingConsole(
+        RATE, strip=M.Chain(M.Gain(RATE)), buses={}, master=M.Chain(M.Gain(RATE), M.Polarity(RATE))
+    )
+    settings = made.describe(made.default_controls(1), ["kick"])
+    settings["master"] = {"gain": {"gain_db": -3.0}, "polarity": {"invert": 1.0}}
+    stems = {"kick": song[1]["kick"]}
+    project = written((settings, stems, {}), tmp_path, effects="jsfx")
+    (chain,) = project.kind("MASTERFXLIST")
+    ones = torch.ones(2, 4, dtype=torch.float64)
+    assert process(ones, chain, None).numpy() == pytest.approx(-(10 ** (-3 / 20)))
+    assert project.numbers("MASTER_VOLUME")[:2] == [1, 0]
+    write_reaper(tmp_path / "stock.rpp", settings, stems)
+    remark = "master: its polarity is inverted in dasp, and is not here."
+    assert remark in (tmp_path / "stock.rpp.txt").read_text(encoding="utf-8")
+    assert remark not in (tmp_path / "song.rpp.txt").read_text(encoding="utf-8")
 
 
 def test_solo_is_solo(song, tmp_path):
