@@ -14,7 +14,7 @@ from torch import Tensor
 
 import dasp
 import dasp.modules as M
-from dasp import io
+from dasp import interchange, io
 from dasp._spec import State
 from dasp.mixing import settings as settings_format
 from dasp.mixing.alignment import find_offset, shifted
@@ -49,6 +49,14 @@ _SUMMARY_S = 20.0
 _HEARD = 4
 # Shorter mixes are done before a bar is worth its line.
 _LONG_S = 60.0
+_PROJECTS = ("reaper", "dawproject")
+_EQUALIZERS: dict[str, Callable[[interchange.Equalizer, str], str]] = {
+    "eqapo": interchange.to_eqapo,
+    "camilladsp": interchange.to_camilladsp,
+    "ffmpeg": lambda eq, _: interchange.to_ffmpeg(eq) + "\n",
+    "sox": lambda eq, _: interchange.to_sox(eq) + "\n",
+    "sos": lambda eq, _: interchange.to_sos_json(eq),
+}
 
 
 class CommandError(Exception):
@@ -169,7 +177,31 @@ def _parser() -> argparse.ArgumentParser:
     trained.add_argument("--resume", action="store_true", help="go on where an earlier training was interrupted")
     trained.set_defaults(run=_train)
 
-    for command in (found, rendered, mixed, trained):
+    exported = commands.add_parser(
+        "export",
+        help="write settings as a project or an equaliser of other programs",
+        description="Writes a settings.json as a project of REAPER that refers to STEMS, or a DAWproject that has them "
+        "in it, or the filters of one section as text.",
+    )
+    exported.add_argument("settings", metavar="SETTINGS", help="a settings.json")
+    exported.add_argument(
+        "stems", nargs="*", metavar="STEMS", help="for projects: a folder of audio files, or the files"
+    )
+    exported.add_argument("--format", required=True, choices=(*_PROJECTS, *_EQUALIZERS), help="what to write")
+    exported.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    exported.add_argument(
+        "--section",
+        metavar="NAME",
+        help="for equalisers: master, or the name of a track, group or bus (default master)",
+    )
+    exported.add_argument(
+        "--effects",
+        choices=("stock", "jsfx"),
+        help="for REAPER: its own effects, or JSFX that do what dasp does (default stock)",
+    )
+    exported.set_defaults(run=_export)
+
+    for command in (found, rendered, mixed, trained, exported):
         command.add_argument("--force", action="store_true", help="replace files that exist")
         command.add_argument("--quiet", action="store_true", help="print errors only")
         command.add_argument("--debug", action="store_true", help="show a traceback when something fails")
@@ -472,13 +504,7 @@ def _render(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{output}: exists already, use --force to replace it")
     settings = settings_format.read(arguments.settings)
     console, _, names, _ = settings_format.interpret(settings)
-    stems = dict(io.find_stems(arguments.stems))
-    unknown, missing = [n for n in stems if n not in names], [n for n in names if n not in stems]
-    if missing:
-        raise CommandError(f"{arguments.settings}: no stem for track {missing[0]!r}, found {', '.join(stems)}")
-    for name in unknown:
-        say(f"{stems[name]}: has no track in {arguments.settings}, left out")
-    paths, rate = [(name, stems[name]) for name in names], int(console.sample_rate)
+    paths, rate = list(_stems_of(names, arguments, say).items()), int(console.sample_rate)
     with (
         io.TrackReader(paths, rate, say) as reader,
         _render_progress(reader.samples, rate, arguments.quiet) as on_samples,
@@ -587,6 +613,57 @@ def _train(arguments: argparse.Namespace) -> int:
         raise
     say(f"written to {output}")
     return 0
+
+
+# ---- export
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    say = _speaker(arguments.quiet)
+    output, project = Path(arguments.output), arguments.format in _PROJECTS
+    for option, value, wanted in (
+        ("STEMS", arguments.stems, project),
+        ("--section", arguments.section, not project),
+        ("--effects", arguments.effects, arguments.format == "reaper"),
+    ):
+        if value and not wanted:
+            print(
+                f"dasp export: --format {arguments.format} takes no {option}; see dasp export --help", file=sys.stderr
+            )
+            return 2
+    settings = settings_format.read(arguments.settings)
+    if project:
+        if not arguments.stems:
+            print(f"dasp export: --format {arguments.format} needs STEMS; see dasp export --help", file=sys.stderr)
+            return 2
+        stems = _stems_of(settings_format.interpret(settings).names, arguments, say)
+        if arguments.format == "reaper":
+            written = interchange.write_reaper(output, settings, stems, arguments.effects or "stock", arguments.force)
+        else:
+            written = interchange.write_dawproject(output, settings, stems, force=arguments.force)
+        say(f"written to {', '.join(map(str, written))}")
+        return 0
+    section = arguments.section or "master"
+    eq = interchange.equalizer(settings, section)
+    if eq.left_out:
+        say(f"{section}: without {', '.join(eq.left_out)}, which are no filters")
+    text = _EQUALIZERS[arguments.format](eq, section)
+    with io.atomic(output, arguments.force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    say(f"written to {output}")
+    return 0
+
+
+def _stems_of(names: Sequence[str], arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Path]:
+    """The stem of each track of a description."""
+    stems = dict(io.find_stems(arguments.stems))
+    missing = [name for name in names if name not in stems]
+    if missing:
+        raise CommandError(f"{arguments.settings}: no stem for track {missing[0]!r}, found {', '.join(stems)}")
+    for name in stems:
+        if name not in names:
+            say(f"{stems[name]}: has no track in {arguments.settings}, left out")
+    return {name: stems[name] for name in names}
 
 
 # ---- talking

@@ -31,8 +31,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "gradients": ({"_spec", "_checks", "gradients"}, EXTERNAL | {"safetensors", "soundfile"}),
     "mixing": (BASE | {"functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | OF_MIXING),
     "compat": ({"_spec", "_checks", "functional", "modules", "gradients", "compat"}, EXTERNAL),
+    "interchange": (BASE | {"functional", "modules", "mixing", "interchange", "io"}, EXTERNAL),
     "io": ({"_checks"}, EXTERNAL | {"soundfile"}),
-    "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "io"}, EXTERNAL | {"rich"}),
+    "cli": (BASE | {"", "functional", "modules", "gradients", "mixing", "interchange", "io"}, EXTERNAL | {"rich"}),
     "__main__": ({"cli"}, set()),
     "__init__": (BASE, EXTERNAL),
 }

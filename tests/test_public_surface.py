@@ -13,6 +13,7 @@ MODULES = (
     "dasp.modules",
     "dasp.gradients",
     "dasp.mixing",
+    "dasp.interchange",
     "dasp.compat.dasp_pytorch",
     "dasp.compat.dasp_pytorch.functional",
     "dasp.compat.dasp_pytorch.modules",
