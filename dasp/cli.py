@@ -39,7 +39,7 @@ _ROOM = "reverb.wav"
 _DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
 _DEFAULT_DEMO_OUTPUT = "dasp-demo"
 _INTERRUPTED = 130
-_STEPS, _DEMO_STEPS = 100, 100
+_STEPS, _DEMO_STEPS = 60, 100
 # Samples that are mixed at once.  Shorter blocks make the impulse response of each reverberation more often: half of
 # this takes 15 % more time, an eighth three times as much.  Longer ones gain nothing and take memory.
 _BLOCK = 2**17

@@ -60,7 +60,7 @@ def deconvolve(
 
     Example:
         >>> source = torch.tensor([[1.0, 2.0, 0.0, -1.0]])
-        >>> dasp.mixing.deconvolve(source, torch.tensor([[0.0, 0.5, 1.0, 0.0]]), taps=2)
+        >>> dasp.mixing.deconvolve(source, torch.tensor([[0.0, 0.5, 1.0, 0.0]]), taps=2).round(decimals=6) + 0.0
         tensor([[0.0000, 0.5000]])
     """
     _check(source, target, taps, decay, regularisation, gain)

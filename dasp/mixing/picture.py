@@ -62,7 +62,7 @@ def draw(
     send = next(iter(values["track"]["send"].values()), None)
     _draw_bars(sends, "send (dB)", names, send, (SEND.low, SEND.high), foot=SEND.low)
     loss.plot(np.arange(1, len(losses) + 1), losses, linewidth=1)
-    loss.set(title="loss of each step's excerpt (dB)", xlabel="step")
+    loss.set(title="loss of each step (dB)", xlabel="step")
     loss.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 

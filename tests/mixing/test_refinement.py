@@ -70,7 +70,7 @@ def test_sends_to_an_impulse_response_are_found_and_to_noise_left_alone(tracks):
 
 
 def test_what_is_locked_stays_to_the_bit(tracks):
-    console = DifferentiableMixingConsole(RATE, buses={})
+    console = DifferentiableMixingConsole(RATE, buses={}, locked=["track.compressor.makeup_gain_db"])
     obey = Constraints(console, locks={"track.pan": 0.25})
     hidden = console.normalize(hidden_controls(console, tracks))
     _, found = refined(console, tracks, hidden, 2, obey)
