@@ -19,6 +19,7 @@ import torch
 import dasp
 import dasp.functional
 import dasp.gradients
+import dasp.mixing
 import dasp.modules
 
 ROOT = Path(__file__).parent.parent

@@ -75,9 +75,12 @@ class _Frontend(nn.Module):
         check_sample_rate("LogMelEncoder", sample_rate)
         self.size = 1 << max(6, round(math.log2(_FRAME_S * sample_rate)))
         self.bands = bands
-        window = torch.hann_window(self.size, dtype=torch.float64)
-        # The mean square of a frame is this sum over its spectrum (Parseval), the window's power taken out.
-        bank = mel_bank(sample_rate, self.size, bands) * (2 / (self.size * window.square().sum()))
+        window, bank = torch.empty(self.size), torch.empty(self.size // 2 + 1, bands)
+        # On the meta device torch 2.13 would import its compiler to make a window of no numbers, which takes a second.
+        if not window.is_meta:
+            window = torch.hann_window(self.size, dtype=torch.float64)
+            # The mean square of a frame is this sum over its spectrum (Parseval), the window's power taken out.
+            bank = mel_bank(sample_rate, self.size, bands) * (2 / (self.size * window.square().sum()))
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("bank", bank.float(), persistent=False)
 

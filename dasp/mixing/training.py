@@ -379,7 +379,7 @@ def _adapter(lightning: ModuleType, recipe: Recipe, folder: Path, notify: Callab
             if not bool(torch.isfinite(loss)):
                 raise ValueError(f"the validation loss is {float(loss)} after {self.global_step} steps")
             training = recipe.training
-            if notify is not None:
+            if notify is not None and self.trainer.is_global_zero:
                 notify(f"step {self.global_step} of {training.steps}: validation loss {float(loss):.4f}")
             if bool(loss < self.lowest):
                 self.lowest.copy_(loss)

@@ -360,5 +360,5 @@ def test_the_controller_that_comes_with_dasp_finds_nearly_the_same_at_another_sa
     with torch.no_grad():
         found = pretrained(song.tracks)["track"]
         other = Controller.pretrained(sample_rate=48000)(dasp.io.resample(song.tracks, 44100, 48000))["track"]
-    spread = (found[0] - found[1]).abs().mean()
-    assert (found - other).abs().mean() < 0.15 * spread
+    # Half of a hundredth of the range of a control, of which a fader has 72 dB.
+    assert (found - other).abs().mean() < 0.005
