@@ -29,11 +29,13 @@ from dasp.mixing.fitting import FitResult, Progress, fit
 from dasp.mixing.picture import draw
 from dasp.mixing.presets import DEFAULT_LOCKED, named_strip
 from dasp.mixing.recipe import Recipe
+from dasp.mixing.reporting import LONGEST_S, report
 from dasp.mixing.summary import summarize
 from dasp.mixing.training import OUTPUTS as _TRAINED
 from dasp.mixing.training import STATE, train
 
-_MIX_OUTPUTS = ("mix.wav", "settings.json")
+_REPORT = "report.html"
+_MIX_OUTPUTS = ("mix.wav", "settings.json", _REPORT)
 _OUTPUTS = (*_MIX_OUTPUTS, "fit.png")
 _ROOM = "reverb.wav"
 _DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "fit",
         help="find the console settings that reproduce a mix",
         description="Finds the settings of a mixing console with which STEMS become the reference mix, and writes "
-        "mix.wav, settings.json, fit.png and, with an impulse response, reverb.wav; prints what it found.",
+        "mix.wav, settings.json, report.html, fit.png and, with an impulse response, reverb.wav; prints what it found.",
     )
     found.add_argument("stems", nargs="*", metavar="STEMS", help="a folder of audio files, or the files")
     found.add_argument("--reference", metavar="FILE", help="the mix to reproduce")
@@ -156,7 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     mixed = commands.add_parser(
         "mix",
         help="mix stems with a trained controller",
-        description="Mixes STEMS with settings that a trained network finds, and writes mix.wav and settings.json.",
+        description="Mixes STEMS with settings that a trained network finds, and writes mix.wav, settings.json and "
+        "report.html.",
     )
     mixed.add_argument("stems", nargs="+", metavar="STEMS", help="a folder of audio files, or the files")
     mixed.add_argument("--reference", metavar="FILE", help="a mix that this one should be like")
@@ -201,6 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     exported.set_defaults(run=_export)
 
+    for command in (found, mixed):
+        command.add_argument(
+            "--report",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="write report.html, a page with players, curves and settings (default: yes)",
+        )
     for command in (found, rendered, mixed, trained, exported):
         command.add_argument("--force", action="store_true", help="replace files that exist")
         command.add_argument("--quiet", action="store_true", help="print errors only")
@@ -271,6 +281,11 @@ def _fit(arguments: argparse.Namespace) -> int:
     length = reference.shape[-1]
     result = _run_fit(console, [t[..., :length] for t in tracks], stems.names, reference, arguments, _STEPS)
     _write(output, arguments.force, result, tracks, stems.names)
+    if arguments.report:
+        heard = [track[..., :length] for track in tracks]
+        _write_report(
+            output, arguments.force, result.console, result.controls, stems.names, heard, reference, result.losses
+        )
     if not arguments.quiet:
         _print_summary(result, tracks, stems.names)
     say(_outcome(result, output))
@@ -395,6 +410,22 @@ def _write_mix(
         _render_blocks(settings_format.parse(text), blocks, output / "mix.wav", force, on_samples=on_samples)
 
 
+def _write_report(
+    output: Path,
+    force: bool,
+    console: DifferentiableMixingConsole,
+    controls: Mapping[str, Tensor],
+    names: Sequence[str],
+    tracks: Sequence[Tensor],
+    reference: Tensor | None,
+    losses: Sequence[float] = (),
+    start_s: float = 0.0,
+) -> None:
+    page = report(console, controls, names, tracks, reference, losses, title=output.resolve().name, start_s=start_s)
+    with io.atomic(output / _REPORT, force) as file:
+        file.write_text(page, encoding="utf-8")
+
+
 def _rooms(console: DifferentiableMixingConsole, bus: str) -> list[M.Processor]:
     """The convolutions of a bus."""
     return [s for s in console.sections()[bus].stages().values() if s.spec.name == "convolution_reverb"]
@@ -452,6 +483,9 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     console = _console(rate, arguments.strip)
     result = _run_fit(console, tracks, names, demo.reference, arguments, _DEMO_STEPS)
     _write(output, arguments.force, result, tracks, names)
+    if arguments.report:
+        parts = names, tracks, demo.reference, result.losses
+        _write_report(output, arguments.force, result.console, result.controls, *parts)
     for name, track in zip(names, tracks, strict=True):
         (output / "stems").mkdir(exist_ok=True)
         io.save(output / "stems" / f"{name}.wav", track, rate, force=True)
@@ -545,6 +579,13 @@ def _mix(arguments: argparse.Namespace) -> int:
     ):
         blocks = reader.blocks(_BLOCK)
         _write_mix(output, arguments.force, controller.console, controls, names, blocks, on_samples)
+        samples = reader.samples
+    if arguments.report:
+        length = min(samples, round(LONGEST_S * rate))
+        start = (samples - length) // 2
+        part = [io.load_excerpt(path, start, length, rate) for _, path in stems]
+        parts = names, part, reference, (), start / rate
+        _write_report(output, arguments.force, controller.console, controls, *parts)
     say(f"written to {output}")
     return 0
 

@@ -77,7 +77,7 @@ def test_fit_writes_mix_settings_and_picture(fitted):
     assert set(settings["tracks"]["2 bass"]) == {"parametric_eq", "compressor", "gain", "stereo_panner", "send"}
     assert (fitted / "fit.png").read_bytes().startswith(b"\x89PNG")
     left = {path.name for path in fitted.iterdir()} - {"reverb.wav"}
-    assert left == {"fit.png", "mix.wav", "settings.json"}
+    assert left == {"fit.png", "mix.wav", "report.html", "settings.json"}
     # The impulse response stands beside the settings, if one brought the mix closer.
     stages = [stage["processor"] for stage in settings["console"]["buses"]["reverb"]]
     assert ("convolution_reverb" in stages) == (fitted / "reverb.wav").exists()
@@ -507,7 +507,7 @@ def test_interrupt_writes_the_best_so_far_and_exits_with_130(song, tmp_path):
     assert "interrupted after" in said
     assert "Traceback" not in said
     left = {path.name for path in output.iterdir()} - {"reverb.wav"}
-    assert left == {"fit.png", "mix.wav", "settings.json"}
+    assert left == {"fit.png", "mix.wav", "report.html", "settings.json"}
 
 
 # ---- mix
@@ -528,7 +528,19 @@ def test_mix_writes_a_mix_and_its_settings(song, tmp_path):
         "2 bass",
         "3 pad",
     ]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mix.wav", "settings.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "mix.wav",
+        "report.html",
+        "settings.json",
+    ]
+
+
+def test_reports_are_pages_with_every_player_and_can_be_left_out(song, fitted, tmp_path):
+    assert (fitted / "report.html").read_text(encoding="utf-8").count('class="audio"') == 3
+    assert run_mix(song, tmp_path, "--quiet", "--no-report") == 0
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert run_mix(song, tmp_path, "--quiet", "--force", "--reference", str(song / "mix.wav")) == 0
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").count('class="audio"') == 3
 
 
 def test_render_reproduces_what_mix_wrote_to_the_bit(song, tmp_path):

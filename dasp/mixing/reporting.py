@@ -45,6 +45,7 @@ def report(
     losses: Sequence[float] = (),
     switches: Switches | None = None,
     title: str = "Mix",
+    start_s: float = 0.0,
 ) -> str:
     """Writes a mix up as one HTML page, which needs no network and no other file.
 
@@ -58,10 +59,12 @@ def report(
         controls: Normalised controls of one mix.
         names: A name for each track; they may hold anything.
         tracks: Tracks `(1 or 2, samples)` each, all of one length.
-        reference: The mix that was to be reproduced, `(2, samples)`; None if there was none.
+        reference: The mix that was to be reproduced, `(2, samples)`, or one that this should be like, which may be
+            shorter; None if there was none.
         losses: Loss of each step of a fit in dB.
         switches: Mute, solo, bypass and groups, see the console.
         title: What the page is called.
+        start_s: Where in the song the tracks begin, if they are a part of it.
 
     Returns:
         The page.
@@ -75,7 +78,7 @@ def report(
     if len(names) != len(tracks) or not tracks or tracks[0].shape[-1] == 0:
         raise ValueError(f"report: got {len(names)} names and {len(tracks)} tracks, expected as many, with samples")
     with torch.no_grad():
-        content = _content(console, controls, names, tracks, reference, switches)
+        content = _content(console, controls, names, tracks, reference, switches, start_s)
     settings = console.describe(controls, names, switches)
     content |= {
         "title": title,
@@ -105,15 +108,18 @@ def _content(
     tracks: Sequence[Tensor],
     reference: Tensor | None,
     switches: Switches | None,
+    start_s: float,
 ) -> dict[str, Any]:
     rate = console.sample_rate
-    begin, end = _excerpt(reference if reference is not None else _sum(tracks), rate)
+    begin, end = _excerpt(_sum(tracks), rate)
     before = min(begin, round(_LEAD_S * rate))
     signals = console.signals([track[..., begin - before : end] for track in tracks], controls, switches=switches)
     mix = signals.mix[..., before:]
     heard = {"A": ("stems", _sum(tracks)[..., begin:end]), "B": ("mix", mix)}
     if reference is not None:
-        heard["R"] = ("reference", reference[..., begin:end])
+        # One that is shorter is of another song, or a part of it.
+        in_step = reference.shape[-1] >= end
+        heard["R"] = ("reference", reference[..., begin:end] if in_step else reference[..., : end - begin])
     reductions = {name: gain[..., before:] for name, gain in signals.gain_db.items()}
     values = console.denormalize(dict(controls))
     strips = [_strip(console, "track", name, values, position, reductions) for position, name in enumerate(names)]
@@ -122,12 +128,11 @@ def _content(
         for section in console.sections()
         if section != "track"
     ]
-    # A reference may be shorter than the tracks.
     shown = {name: audio for name, audio in heard.values() if name != "stems"}
     return {
         "players": _players(heard, rate),
-        "seconds": (begin / rate, end / rate),
-        "whole": end - begin == tracks[0].shape[-1],
+        "seconds": (start_s + begin / rate, start_s + end / rate),
+        "whole": start_s == 0 and end - begin == tracks[0].shape[-1],
         "strips": strips,
         "measures": [_measures(name, audio, rate) for name, audio in heard.values()],
         "spectra": [(name, _curve(level, -90, -10)) for name, level in _spectra(shown, rate)],
