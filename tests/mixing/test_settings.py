@@ -173,7 +173,9 @@ def test_an_impulse_response_is_described_to_the_bit(tracks, generator):
     again = interpret(settings).console
     assert torch.equal(again.sections()["hall"].stages()["convolution_reverb"].impulse_response, response)
     assert torch.equal(render(settings, tracks), console(tracks, controls))
-    assert torch.equal(console.controls_from(settings)["track"], controls["track"])
+    # Neighbours on the normalised scale may be the same in physical units.
+    found, wanted = (console.denormalize(u)["track"] for u in (console.controls_from(settings), controls))
+    assert all(torch.equal(found[stage][name], value) for stage, own in wanted.items() for name, value in own.items())
     root = json.loads(json.dumps(schema()))
     assert fits(settings, root, root)
     with pytest.raises(SettingsError, match="hall is not that of the console"):
