@@ -59,9 +59,12 @@ class DataPart:
         folder: Folder of songs for `MultitrackFolder`; if empty, songs are synthetic.
         layout: Layout of the folder.
         validation_folder: Folder of songs to validate on.
-        first_seed, seeds: First seed and number of synthetic songs to train on.
-        validation_seed, validation_seeds: The same to validate on.
-        fewest, most: Tracks of an item.
+        first_seed: First seed of the synthetic songs to train on.
+        seeds: Number of these songs.
+        validation_seed: First seed of those to validate on.
+        validation_seeds: Number of these.
+        fewest: Least number of tracks of an item.
+        most: Largest number of tracks of an item.
         seconds: Duration of an item.
         spread: Spread of the settings behind references, see `controls_around`.
         variation: Variation of plausible settings, see `plausible_controls`.
@@ -125,7 +128,10 @@ class TrainingPart:
         validate_every: Steps from one validation, checkpoint and line of the log to the next; divides `steps`.
         validation_items: Items to validate on.
         workers: Processes that load data; 0 for none.
-        accelerator, devices, precision, strategy: As of Lightning's Trainer.
+        accelerator: As of Lightning's Trainer, like the three that follow.
+        devices: How many devices, or "auto".
+        precision: Type of the numbers, such as "32-true" or "bf16-mixed".
+        strategy: How the work is divided among devices.
     """
 
     steps: int = _at_least(1)
