@@ -32,6 +32,7 @@ import dasp.modules as M
 from dasp import io
 from dasp.mixing import DifferentiableMixingConsole, fit, multitrack, plausible_controls
 from dasp.mixing.controls import Values
+from dasp.mixing.responses import equalizer_response
 
 SAMPLE_RATE = 44100
 TRACKS, SECONDS = 8, 10.0
@@ -78,14 +79,10 @@ def envelope_db(mix: Tensor, reference: Tensor, sample_rate: float) -> float:
 
 def response_db(values: Values, sample_rate: float) -> Tensor:
     """Response of the equaliser of each track without its mean, `(tracks, frequencies)`."""
-    equalizer = values["track"]["parametric_eq"]
+    controls = {name: value.double() for name, value in values["track"]["parametric_eq"].items()}
     frequency = torch.logspace(np.log10(50), np.log10(min(16000, 0.45 * sample_rate)), 200, dtype=torch.float64)
     kinds = ("low_shelf", "peaking", "peaking", "high_shelf")
-    bands = [
-        F.biquad(kind, sample_rate, *(equalizer[name][:, band].double() for name in ("frequency_hz", "gain_db", "q")))
-        for band, kind in enumerate(kinds)
-    ]
-    level = 20 * torch.stack([F.sosfreqz(sos[:, None], frequency, sample_rate).abs().log10() for sos in bands]).sum(0)
+    level = 20 * equalizer_response(kinds, controls, sample_rate, frequency).abs().log10()
     return level - level.mean(-1, keepdim=True)
 
 

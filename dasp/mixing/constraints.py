@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -101,6 +102,16 @@ class Constraints:
     def free(self, section: str) -> Tensor:
         """Which values of a section are not locked, bool: `(P,)`, or `(tracks or 1, P)` for "track"."""
         return self._free[section]
+
+    def of_track(self, track: int) -> Constraints:
+        """Those of a console with this track alone."""
+        alone = copy.copy(self)
+        alone._tracks = {}
+        for name in ("_values", "_low", "_high", "_free"):
+            whole = getattr(self, name)
+            own = whole["track"][track : track + 1] if self._tracks else whole["track"]
+            setattr(alone, name, {**whole, "track": own})
+        return alone
 
     def leaves(self, section: str) -> bool:
         """Whether a section has no other constraints than those of the console."""

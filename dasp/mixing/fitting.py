@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy
@@ -22,6 +22,7 @@ from dasp.mixing.deconvolution import bus_response, noise_reverbs, with_impulse_
 from dasp.mixing.excerpts import choose_excerpts
 from dasp.mixing.losses import BandLevelLoss, StereoSTFTLoss
 from dasp.mixing.refinement import Refinement, Stretch, can_refine
+from dasp.mixing.restarts import restart
 
 # Step of gradient descent per kind of control, on the normalised scale: a fraction of a dB, of a semitone or of a
 # direction that is just audible, so that all kinds arrive at about the same time.
@@ -66,15 +67,31 @@ _LEAST_SQUARES_SAMPLES = 1 << 18
 _LONGEST_S, _SECTIONS, _SECTION_S = 90.0, 3, 20.0
 # What is compared sample by sample: so many excerpts of so many seconds.
 _STRETCHES, _STRETCH_S = 2, 2.0
-# Rounds of steps against the waveform: most steps of each, and what counts as noise.  Where an impulse response is
-# found in between, rounds are short; where all can be explained, what is left is looked at ever more closely.
-_ROUNDS = ((8, 1e-2), (8, 1e-5))
-_NOISY_ROUNDS = ((4, 1e-2),)
-_ROOM_ROUNDS = ((3, 1e-2),) * 3
 # How long a response is listened to before the section it is found from.
 _ROOM_S = 3.0
 # torch.quantile sorts at most 2^24 values.
 _MOST_STRETCHES = 1 << 24
+
+
+class _Round(NamedTuple):
+    """Steps against the waveform.
+
+    Attributes:
+        steps: The most that are made.
+        precision: What counts as noise.
+        restarts: Whether other equalisers are tried first, track by track.
+    """
+
+    steps: int
+    precision: float
+    restarts: bool = False
+
+
+# Where an impulse response is found in between, rounds are short; where all can be explained, what is left is looked at
+# ever more closely.
+_ROUNDS = (_Round(8, 1e-2), _Round(4, 1e-5, True), _Round(4, 1e-5, True), _Round(8, 1e-5))
+_NOISY_ROUNDS = (_Round(4, 1e-2),)
+_ROOM_ROUNDS = (_Round(3, 1e-2),) * 3
 
 
 @dataclass(frozen=True)
@@ -135,8 +152,10 @@ def fit(
     right, sum and difference, on a random excerpt at each step.  Excerpts are processed with what comes before them, so
     that compressors and reverberation are in their course.  Last, damped Gauss-Newton steps bring the waveforms
     together, as far as controls explain them, which needs stems that align to the sample; what they find counts only
-    if the spectral distance agrees.  Of a song of more than 90 s, three sections of 20 s are fitted that have most of
-    every track.  A KeyboardInterrupt ends the fit with what is found so far.
+    if the spectral distance agrees.  Where there is no reverberation and nearly all is explained, equalisers start
+    anew from other settings that make nearly the same curve, and the best of them counts.  Of a song of more than 90 s,
+    three sections of 20 s are fitted that have most of every track.  A KeyboardInterrupt ends the fit with what is
+    found so far.
 
     Args:
         console: The console; its locked controls keep their defaults.
@@ -144,7 +163,7 @@ def fit(
         reference: The mix to reproduce, `(2, samples)`.
         steps: Steps of gradient descent.
         excerpt_s: Length of an excerpt in seconds.
-        seed: Seed of the choice of excerpts.
+        seed: Seed of the choice of excerpts and of other starts.
         on_step: Called after each step.
         constraints: Locks and limits that the controls obey from the start; by default those of the console alone.
         reverb: "impulse" puts in the place of each bus that is nothing but a `NoiseShapedReverb`, and that constraints
@@ -179,7 +198,7 @@ def fit(
     whole = _Whole(tracks, sections, loss, lead)
     start_loss = whole(console, start)
     desk, found, refined = console, start, False
-    refinements = _planned(console, obey, reverb) if steps else 0
+    refinements = _planned(console, obey, reverb, len(tracks)) if steps else 0
     try:
         for step in range(1, steps + 1):
             begin = places[int(torch.randint(len(places), (), generator=generator))]
@@ -201,7 +220,7 @@ def fit(
 
             room = noise_reverbs(console) if reverb == "impulse" else []
             room = [bus for bus in room if obey.leaves(bus)]
-            other, closer = _refined(console, found, obey, tracks, reference, sections, room, report)
+            other, closer = _refined(console, found, obey, tracks, reference, sections, room, seed, report)
             if whole(other, closer) < end_loss:
                 desk, found, refined = other, closer, True
     except KeyboardInterrupt:
@@ -219,15 +238,15 @@ def _sections(tracks: Sequence[Tensor], samples: int, sample_rate: float, grid: 
     return [(begin, begin + length) for begin in choose_excerpts(tracks, length, _SECTIONS, grid)]
 
 
-def _planned(console: DifferentiableMixingConsole, obey: Constraints, reverb: str) -> int:
-    """Steps against the waveform."""
+def _planned(console: DifferentiableMixingConsole, obey: Constraints, reverb: str, tracks: int) -> int:
+    """Steps against the waveform; a track whose equaliser is tried again is one of them."""
     if not can_refine(console):
         return 0
     rooms = reverb == "impulse" and any(obey.leaves(bus) for bus in noise_reverbs(console))
-    return sum(steps for steps, _ in _rounds(console, rooms))
+    return sum(each.steps + each.restarts * tracks for each in _rounds(console, rooms))
 
 
-def _rounds(console: DifferentiableMixingConsole, rooms: bool) -> tuple[tuple[int, float], ...]:
+def _rounds(console: DifferentiableMixingConsole, rooms: bool) -> tuple[_Round, ...]:
     if rooms:
         return _ROOM_ROUNDS
     return _NOISY_ROUNDS if noise_reverbs(console) else _ROUNDS
@@ -242,6 +261,7 @@ def _refined(
     reference: Tensor,
     sections: Sequence[tuple[int, int]],
     rooms: Sequence[str],
+    seed: int,
     report: Callable[[int], None],
 ) -> tuple[DifferentiableMixingConsole, dict[str, Tensor]]:
     """Controls that bring the waveforms closer, and the console with the impulse responses of its rooms."""
@@ -256,7 +276,13 @@ def _refined(
     first, last = sections[0]
     before = min(first, round(_ROOM_S * rate))
     section = [track[..., first - before : last] for track in tracks]
-    desk, done = console, 0
+    desk, done, scales = console, 0, _scales(console)
+    generator = torch.Generator().manual_seed(seed)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        report(done)
 
     def listen() -> None:
         nonlocal desk, controls
@@ -265,17 +291,19 @@ def _refined(
             desk = with_impulse_responses(desk, {bus: response})
             controls = {**controls, bus: desk.default_controls(1)[bus]}
 
-    for steps, precision in _rounds(console, bool(rooms)):
+    for each in _rounds(console, bool(rooms)):
         listen()
-        refinement = Refinement(desk, stretches, controls, obey, _scales(desk), precision)
-        for step in range(steps):
+        refinement = Refinement(desk, stretches, controls, obey, scales, each.precision)
+        if each.restarts:
+            restart(refinement, desk, scales["track"], generator, advance)
+        for step in range(each.steps):
             more = refinement.step()
-            controls = refinement.controls
-            report(done + step + 1)
+            advance()
             if not more:
+                done += each.steps - step - 1
+                report(done)
                 break
-        done += steps
-        report(done)
+        controls = refinement.controls
     listen()
     return desk, controls
 

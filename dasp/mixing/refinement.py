@@ -8,6 +8,7 @@ a gradient do not.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -21,9 +22,11 @@ from dasp.mixing.controls import SEND, send_gain
 _STATISTICAL = ("noise_shaped_reverb",)
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-2, 1e-6, 1e4
 # Dampings that are tried at each step, as factors of the last best one.
+_TRIED = (0.1, 1.0, 10.0)
+# How much of itself is added to a strip to see what the master makes of it.
+_SHARE = 1e-2
 # What a control is moved by, on the normalised scale, to see what it does.
 _DIFFERENCE = 1e-3
-_TRIED = (0.1, 1.0, 10.0)
 # Below so much of the reference's loudest band nothing counts.
 _FLOOR = 1e-7
 # Bands of the weights, in bins relative to their frequency.
@@ -42,12 +45,16 @@ class Stretch:
         tracks: Tracks `(channels, lead + samples)` each.
         reference: The mix `(2, samples)`.
         lead: Samples before the stretch.
+        others: The sum of strips that are held as they are, beside those of the tracks: `(2, lead + samples)`, or 0.
+        others_sent: What these send to each bus, `(buses, 2, lead + samples)`, or 0.
     """
 
     def __init__(self, tracks: Sequence[Tensor], reference: Tensor, begin: int, samples: int, lead: int) -> None:
         self.lead = min(lead, begin)
         self.tracks = [track[..., begin - self.lead : begin + samples] for track in tracks]
         self.reference = reference[..., begin : begin + samples]
+        self.others: Tensor | float = 0.0
+        self.others_sent: Tensor | float = 0.0
 
 
 def can_refine(console: DifferentiableMixingConsole) -> bool:
@@ -65,6 +72,11 @@ class Refinement:
         obey: The constraints.
         scales: Size of a step of each control, by section.
         precision: Of the power of a band of the reference, what counts as noise where the residual is less.
+        with_master: Whether the controls of the master are found too.
+        weights: Weight of each bin of each stretch, `(channels, bins, 1)`; by default from the first residuals.
+
+    Attributes:
+        controls: What is found so far, normalised.
     """
 
     def __init__(
@@ -75,18 +87,20 @@ class Refinement:
         obey: Constraints,
         scales: Mapping[str, Tensor],
         precision: float = 1e-2,
+        with_master: bool = True,
+        weights: Sequence[Tensor] | None = None,
     ) -> None:
         self._console, self._stretches, self._obey = console, stretches, obey
         own = obey({section: u.detach() for section, u in controls.items() if section in ("track", "master")})
         self.controls = {section: u.detach().clone() for section, u in {**controls, **own}.items()}
-        self._damping, self._precision = _FIRST_DAMPING, precision
+        self._scales, self._damping, self._precision = scales, _FIRST_DAMPING, precision
         tracks = len(stretches[0].tracks)
         # One column per track and control of the strip, sends included, then those of the master.
         free = obey.free("track").expand(tracks, -1).clone()
         for position, bus in enumerate(console.buses):
             if any(stage.spec.name in _STATISTICAL for stage in console.sections()[bus].stages().values()):
                 free[:, console.strip.num_controls + position] = False
-        self._free = torch.cat([free.T.reshape(-1), obey.free("master")])
+        self._free = torch.cat([free.T.reshape(-1), obey.free("master") & with_master])
         widths = [scales["track"][:, None].expand(-1, tracks).reshape(-1), scales["master"]]
         self._scale = torch.cat(widths).double()
         self._usual = self._flat(console.default_controls(tracks))
@@ -94,16 +108,100 @@ class Refinement:
         names += console.control_names("master")
         usual = torch.tensor([any(kind in name for kind in _WITH_USUAL) for name in names])
         self._prior = torch.where(usual, (_USUAL * self._scale) ** -2, 0.0)
-        self._weights: list[Tensor] = []
+        if weights is None:
+            with torch.no_grad():
+                residuals = [self._residual(stretch, self.controls) for stretch in stretches]
+            weights = [_weights(r, s.reference, precision) for r, s in zip(residuals, stretches, strict=True)]
+        self._weights = weights
+
+    @torch.no_grad()
+    def cost(self, controls: Mapping[str, Tensor] | None = None) -> float:
+        """What is minimised: the weighted power of the residual, and what unusual settings cost."""
+        controls = self.controls if controls is None else controls
+        unusual = (self._prior * (self._flat(controls) - self._usual).square()).sum()
+        return float(unusual) + sum(
+            float((_spectrum(self._residual(stretch, controls)) * weight).square().sum())
+            for stretch, weight in zip(self._stretches, self._weights, strict=True)
+        )
+
+    @torch.no_grad()
+    def unexplained(self) -> float:
+        """The power of the residual over that of the reference."""
+        left = sum(float(self._residual(stretch, self.controls).square().sum()) for stretch in self._stretches)
+        return left / max(sum(float(stretch.reference.square().sum()) for stretch in self._stretches), 1e-30)
+
+    @torch.no_grad()
+    def alone(self, track: int) -> Refinement:
+        """The refinement of one track, by the same weights, while all else is held; its controls are of that track."""
+        own = self._console.strip.num_controls
+        u = self.controls["track"]
+        gains, stretches = self._gains(u), []
+        for whole in self._stretches:
+            part = copy.copy(whole)
+            strips = self._strips(whole, u[:, :own])
+            strips[track] = 0.0
+            part.tracks, part.others = [whole.tracks[track]], strips.sum(0)
+            part.others_sent = torch.einsum("kct,kb->bct", strips, gains)
+            stretches.append(part)
+        controls = {**self.controls, "track": u[track : track + 1]}
+        obey = self._obey.of_track(track)
+        return Refinement(self._console, stretches, controls, obey, self._scales, self._precision, False, self._weights)
+
+    def begun_at(self, track: Tensor) -> Refinement:
+        """The same refinement of one track from other controls `(P,)` on."""
+        controls = {**self.controls, "track": track[None]}
+        found = copy.copy(self)
+        found.controls = {**controls, **self._obey({"track": controls["track"]})}
+        found._damping = _FIRST_DAMPING
+        return found
+
+    @property
+    def free(self) -> Tensor:
+        """Which controls are found, bool, in the order of columns: control by control, and track by track in each."""
+        return self._free
+
+    @property
+    def prior(self) -> Tensor:
+        """What the square of a deviation from the default costs, in the order of columns."""
+        return self._prior
+
+    @torch.no_grad()
+    def wanted(self, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """By what each strip would have to be filtered for the residual to go.
+
+        Args:
+            edges: Edges of bands in Hz, rising.
+
+        Returns:
+            A complex factor for each track and band, `(tracks, bands)`, and the weighted power of what it acts on.
+        """
+        tracks, bands = len(self._stretches[0].tracks), len(edges) - 1
+        power = torch.zeros(tracks, bands, dtype=torch.float64)
+        product = torch.zeros(tracks, bands, dtype=torch.complex128)
+        u, master = self.controls["track"], self.controls["master"]
+        for stretch, weight in zip(self._stretches, self._weights, strict=True):
+            strips = self._strips(stretch, u[:, : self._console.strip.num_controls])
+            sent = torch.einsum("kct,kb->bct", strips, self._gains(u)) + stretch.others_sent
+            total = strips.sum(0) + stretch.others + self._wet(sent)
+            start = self._after(total, master)
+            heard = (self._after(total + _SHARE * strips, master) - start)[..., stretch.lead :] / _SHARE
+            residual = start[..., stretch.lead :] - stretch.reference
+            part, left = (torch.view_as_complex(_spectrum(x) * weight).to(torch.complex128) for x in (heard, residual))
+            frequency = torch.linspace(0, self._console.sample_rate / 2, part.shape[-1], dtype=edges.dtype)
+            band = torch.bucketize(frequency, edges) - 1
+            inside = (band >= 0) & (band < bands)
+            power.index_add_(1, band[inside], part.abs().square().sum(1)[:, inside])
+            product.index_add_(1, band[inside], (part.conj() * left).sum(1)[:, inside])
+        return 1 - product / power.clamp_min(1e-30), power
 
     @torch.no_grad()
     def step(self) -> bool:
         """One step; whether another is worth it."""
-        normal, slope, start, weights = self._normal_equations()
+        normal, slope = self._normal_equations()
+        start = self.cost()
         u = self._flat(self.controls)
         normal += torch.diag(self._prior)
         slope += self._prior * (u - self._usual)
-        start += self._cost(u)
         # What is at an end and would go beyond it stays there.
         active = self._free & ~(((u <= 0) & (slope > 0)) | ((u >= 1) & (slope < 0)))
         slope, size = (slope * self._scale)[active], self._scale[active]
@@ -117,8 +215,7 @@ class Refinement:
                 change = torch.zeros_like(u)
                 change[active] = -size * torch.linalg.solve(normal + damping * factor * ridge, slope)
                 moved = self._moved(u + change)
-                reached = self._cost(self._flat(moved))
-                reached += sum(self._power(s, moved, w) for s, w in zip(self._stretches, weights, strict=True))
+                reached = self.cost(moved)
                 if reached < best:
                     best, chosen, self._damping = reached, moved, max(damping * factor, _LEAST_DAMPING)
             if chosen is not None or damping > _MOST_DAMPING:
@@ -128,9 +225,6 @@ class Refinement:
             return False
         self.controls = chosen
         return best < (1 - _ENOUGH) * start
-
-    def _cost(self, u: Tensor) -> float:
-        return float((self._prior * (u - self._usual).square()).sum())
 
     def _flat(self, controls: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([controls["track"].T.reshape(-1), controls["master"]]).double()
@@ -161,35 +255,25 @@ class Refinement:
     def _after(self, total: Tensor, master: Tensor) -> Tensor:
         return self._console.master.process(total, self._console.master.denormalize(master))
 
-    def _mixed(self, stretch: Stretch, controls: Mapping[str, Tensor]) -> Tensor:
+    def _residual(self, stretch: Stretch, controls: Mapping[str, Tensor]) -> Tensor:
+        """What the mix is more than the reference, `(2, samples)`."""
         u = controls["track"]
         strips = self._strips(stretch, u[:, : self._console.strip.num_controls])
-        sent = torch.einsum("kct,kb->bct", strips, self._gains(u))
-        return self._after(strips.sum(0) + self._wet(sent), controls["master"])[..., stretch.lead :]
+        sent = torch.einsum("kct,kb->bct", strips, self._gains(u)) + stretch.others_sent
+        total = strips.sum(0) + stretch.others + self._wet(sent)
+        return self._after(total, controls["master"])[..., stretch.lead :] - stretch.reference
 
-    def _power(self, stretch: Stretch, controls: Mapping[str, Tensor], weight: Tensor) -> float:
-        residual = self._mixed(stretch, controls) - stretch.reference
-        return float((_spectrum(residual) * weight).square().sum())
-
-    def _normal_equations(self) -> tuple[Tensor, Tensor, float, list[Tensor]]:
-        """Products of all columns with each other and with the residual, the power of this, and its weights."""
+    def _normal_equations(self) -> tuple[Tensor, Tensor]:
+        """Products of all columns with each other and with the residual."""
         count = len(self._free)
         normal, slope = torch.zeros(count, count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-        power = 0.0
-        weights: list[Tensor] = []
         columns = self._free.nonzero()[:, 0]
-        for stretch in self._stretches:
-            residual = self._mixed(stretch, self.controls) - stretch.reference
-            if len(self._weights) < len(self._stretches):
-                self._weights.append(_weights(residual, stretch.reference, self._precision))
-            weight = self._weights[len(weights)]
-            weights.append(weight)
-            row = (_spectrum(residual) * weight).reshape(-1)
-            power += float(row.square().sum())
+        for stretch, weight in zip(self._stretches, self._weights, strict=True):
+            row = (_spectrum(self._residual(stretch, self.controls)) * weight).reshape(-1)
             jacobian = (self._columns(stretch, weight)).reshape(len(columns), -1)
             normal[columns[:, None], columns] += (jacobian @ jacobian.T).double()
             slope[columns] += (jacobian @ row).double()
-        return normal, slope, power, weights
+        return normal, slope
 
     def _columns(self, stretch: Stretch, weight: Tensor) -> Tensor:
         """Weighted spectra of the derivatives of the mix by each free control.
@@ -202,9 +286,9 @@ class Refinement:
         tracks, controls = track.shape
         own = self._console.strip.num_controls
         strips, gains = self._strips(stretch, track[:, :own]), self._gains(track)
-        sent = torch.einsum("kct,kb->bct", strips, gains)
+        sent = torch.einsum("kct,kb->bct", strips, gains) + stretch.others_sent
         wet = self._wet(sent)
-        total = strips.sum(0) + wet
+        total = strips.sum(0) + stretch.others + wet
         start = self._after(total, master)
         found = []
 

@@ -19,6 +19,7 @@ from dasp.io import encoded
 from dasp.mixing import settings as settings_format
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.controls import SEND, Values
+from dasp.mixing.responses import equalizer_response
 from dasp.mixing.switches import Switches
 
 # Players hold no more than this: three of them stay below 10 MB.
@@ -213,8 +214,10 @@ def _strip(
     for stage, module in chain.stages().items():
         kind, own = module.spec.name, stages.get(stage, {})
         if kind == "parametric_eq":
-            level = _response_db(module.options["kinds"], own, console.sample_rate, frequency)
-            shown["equalizer"] = _curve(level, -_CURVE_DB, _CURVE_DB)
+            at = torch.from_numpy(frequency)
+            response = equalizer_response(module.options["kinds"], own, console.sample_rate, at)
+            level_db = 20 * response.abs().clamp_min(1e-6).log10()
+            shown["equalizer"] = _curve(level_db.numpy(), -_CURVE_DB, _CURVE_DB)
         elif kind in _DYNAMICS:
             gain = reductions[f"{section}.{stage}"]
             gain = gain if position is None else gain[position]
@@ -239,15 +242,6 @@ def _strip(
         for bus, level in ((bus, float(level)) for bus, level in stages.get("send", {}).items())
     ]
     return shown
-
-
-def _response_db(
-    kinds: Sequence[str], controls: Mapping[str, Tensor], sample_rate: float, frequency: np.ndarray
-) -> np.ndarray:
-    bands = zip(kinds, *(controls[name] for name in ("frequency_hz", "gain_db", "q")), strict=True)
-    sos = torch.stack([F.biquad(kind, sample_rate, *band) for kind, *band in bands])
-    response = F.sosfreqz(sos, torch.from_numpy(frequency), sample_rate)
-    return np.asarray(20 * response.abs().clamp_min(1e-6).log10())
 
 
 def _dynamics(kind: str, stage: str, controls: Mapping[str, Tensor], gain_db: Tensor) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dasp.mixing import Constraints, DifferentiableMixingConsole
 from dasp.mixing.deconvolution import with_impulse_responses
 from dasp.mixing.fitting import _scales
 from dasp.mixing.refinement import Refinement, Stretch, can_refine
+from dasp.mixing.responses import equalizer_response
+from dasp.mixing.restarts import restart
 
 RATE = 16000
 
@@ -82,3 +84,84 @@ def test_what_is_locked_stays_to_the_bit(tracks):
 def test_a_tap_before_the_fader_is_not_refined():
     assert can_refine(DifferentiableMixingConsole(RATE))
     assert not can_refine(DifferentiableMixingConsole(RATE, pre_fader=["reverb"]))
+
+
+def equalized_console():
+    strip = M.Chain(M.ParametricEQ(RATE, kinds=("low_shelf", "peaking")), M.Gain(RATE), M.StereoPanner(RATE))
+    return DifferentiableMixingConsole(RATE, strip, {}, M.Chain(M.Gain(RATE)), ["master.gain.gain_db"])
+
+
+def set_equalizer(console, controls, track, frequency_hz, gain_db, q):
+    values = console.denormalize(controls)
+    for name, value in (("frequency_hz", frequency_hz), ("gain_db", gain_db), ("q", q)):
+        values["track"]["parametric_eq"][name][track] = torch.tensor(value)
+    return console.normalize(values)
+
+
+def stuck(tracks, obey=None):
+    """A refinement that ends beside the hidden settings: the bell goes down above, where it should go up below."""
+    console = equalized_console()
+    hidden = set_equalizer(console, console.default_controls(3), 1, [120.0, 900.0], [-6.0, 5.0], [0.7, 1.0])
+    start = set_equalizer(console, hidden, 1, [120.0, 6000.0], [-6.0, 4.0], [0.7, 0.3])
+    reference = console(tracks, hidden)
+    stretches = [Stretch(tracks, reference, begin, 2000, 1000) for begin in (2000, 5000)]
+    refinement = Refinement(console, stretches, start, obey or Constraints(console), _scales(console), 1e-5)
+    for _ in range(10):
+        refinement.step()
+    return console, refinement, hidden
+
+
+def run_restart(console, refinement):
+    seen = []
+    scales = _scales(console)["track"]
+    restart(refinement, console, scales, torch.Generator().manual_seed(0), lambda: seen.append(1))
+    assert len(seen) == 3
+
+
+def test_a_restart_leads_out_of_a_local_minimum(tracks):
+    console, refinement, hidden = stuck(tracks)
+    before = refinement.cost()
+    assert (refinement.controls["track"] - hidden["track"]).abs().max() > 0.1
+    run_restart(console, refinement)
+    for _ in range(4):
+        refinement.step()
+    assert refinement.cost() < 0.01 * before
+    torch.testing.assert_close(refinement.controls["track"][1], hidden["track"][1], atol=5e-3, rtol=0)
+
+
+def test_a_restart_obeys_locks(tracks):
+    obey = Constraints(equalized_console(), ["a", "b", "c"], locks={"b.parametric_eq.*": None})
+    console, refinement, _ = stuck(tracks, obey)
+    before = refinement.controls["track"].clone()
+    run_restart(console, refinement)
+    columns = [name.startswith("parametric_eq") for name in console.control_names("track")]
+    assert torch.equal(refinement.controls["track"][1, columns], before[1, columns])
+
+
+def test_what_is_wanted_of_a_strip_is_the_missing_filter(tracks):
+    console = equalized_console()
+    hidden = set_equalizer(console, console.default_controls(3), 1, [200.0, 2000.0], [2.0, -2.0], [0.7, 1.0])
+    stretches = [Stretch(tracks, console(tracks, hidden), 1000, 6000, 1000)]
+    start = console.default_controls(3)
+    refinement = Refinement(console, stretches, start, Constraints(console), _scales(console), 1e-5)
+    edges = torch.tensor([100.0, 140.0, 700.0, 900.0, 1900.0, 2100.0], dtype=torch.float64)
+    factor, power = refinement.alone(1).wanted(edges)
+    controls = {name: value[1] for name, value in console.denormalize(hidden)["track"]["parametric_eq"].items()}
+    centre = (edges[1:] * edges[:-1]).sqrt()
+    true = equalizer_response(("low_shelf", "peaking"), controls, RATE, centre)
+    assert (power > 0).all()
+    # The other tracks are noise of the same level: what they have in common with this one is a few per cent.
+    assert ((factor[0] - true).abs()[[0, 2, 4]] < 0.1).all()
+    assert (true - 1).abs()[[0, 4]].min() > 0.15
+
+
+def test_the_refinement_of_one_track_is_that_of_the_mix(tracks):
+    _, refinement, _ = stuck(tracks)
+    alone = refinement.alone(1)
+    assert alone.cost() <= refinement.cost()
+    torch.testing.assert_close(alone.unexplained(), refinement.unexplained(), rtol=1e-4, atol=0)
+    moved = {**alone.controls, "track": alone.controls["track"] + 0.01}
+    whole = refinement.controls["track"].clone()
+    whole[1] = moved["track"][0]
+    change = refinement.cost({**refinement.controls, "track": whole}) - refinement.cost()
+    assert alone.cost(moved) - alone.cost() == pytest.approx(change, rel=1e-3)
