@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+sys.path[:0] = [str(HERE / "_ext"), str(HERE), str(HERE.parent)]
 
 import dasp  # noqa: E402  # from this checkout
 
@@ -22,6 +22,7 @@ extensions = [
     "sphinx_copybutton",
     "benchmark_tables",
     "declarations",
+    "illustrations",
 ]
 exclude_patterns = ["_build"]
 # In docstrings a word in backticks is code.

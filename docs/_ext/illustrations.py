@@ -1,0 +1,231 @@
+"""Pages that show and sound: `.. picture::`, `.. player::`, and both for a public function, `.. illustrations::`.
+
+A picture is a function of a file in `docs/figures`.  A sound is code: it is run while the page is read, and is what the
+page shows.  A page is read again when what it is made of has changed.
+"""
+
+from __future__ import annotations
+
+import doctest
+import html
+import importlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from docutils import nodes
+from docutils.parsers.rst import directives
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from torch import Tensor
+
+import dasp
+import dasp.functional as F
+import dasp.mixing
+from dasp.io import encoded
+
+RATE = 44100
+# Sounds are played at this loudness, or lower where one of a pair would clip.
+_LOUDNESS_LUFS, _CEILING_DB, _FADE_S = -20.0, -1.0, 0.01
+# What the code of examples uses without importing it.
+NAMES = {"F": F, "dasp": dasp, "math": math, "np": np, "torch": torch}
+_STYLE = {
+    "axes.grid": True,
+    "axes.titlesize": 9,
+    "axes.prop_cycle": matplotlib.cycler(color=["#1f77b4", "#d1640c", "#2a8c2a", "#c22f2f", "#8458b3"]),
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8,
+    "legend.framealpha": 0,
+    "lines.linewidth": 1.5,
+    # Pages are light or dark; their style sheet turns dark lines into light ones.
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    # The same picture is the same file.
+    "svg.hashsalt": "dasp",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Panels that a page shows beside each other where it is wide and below each other where it is narrow.
+
+    Attributes:
+        draw: Gives the panels, each a figure of its own.
+        alt: For each panel, what it shows, for those who do not see it.
+        caption: What stands below them, as reStructuredText.
+    """
+
+    draw: Callable[[], Sequence[Axes]]
+    alt: tuple[str, ...]
+    caption: str
+
+
+def picture(*alt: str) -> Callable[[Callable[[], Sequence[Axes]]], Picture]:
+    """Makes a picture of a function that draws it, whose docstring is the caption."""
+    return lambda draw: Picture(draw, alt, draw.__doc__ or "")
+
+
+def panel(**labels: object) -> Axes:
+    """Axes of a figure as wide as a phone."""
+    axes = Figure(figsize=(4.4, 2.9), layout="constrained").subplots()
+    axes.set(**labels)
+    return axes
+
+
+def draw(shown: Picture, folder: Path, name: str) -> list[Path]:
+    """Draws a picture into files, one for each panel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_STYLE), torch.no_grad():
+        figures = [axes.figure for axes in shown.draw()]
+        if len(figures) != len(shown.alt):
+            raise ValueError(f"{name} has {len(figures)} panels and {len(shown.alt)} texts for them")
+        paths = [folder / f"{name}-{number}.svg" for number in range(1, len(figures) + 1)]
+        for figure, path in zip(figures, paths, strict=True):
+            figure.savefig(path, metadata={"Date": None})
+    return paths
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Two sounds, before and after a processor.
+
+    Attributes:
+        text: What is heard, as reStructuredText.
+        code: Python that makes both.
+        before: What is heard before, an expression of the names that the code gives.
+        after: What is heard after.
+        as_loud: Whether both are played at one loudness; if not, both with one gain.
+    """
+
+    text: str
+    code: str
+    before: str = "x"
+    after: str = "y"
+    as_loud: bool = True
+
+    def make(self) -> tuple[Tensor, Tensor]:
+        """Runs the code; gives the audio of both, `(channels, samples)` each."""
+        code, names = self.code, dict(NAMES)
+        if ">>>" in code:
+            code = "".join(example.source for example in doctest.DocTestParser().get_examples(code))
+        exec(code, names)
+        return tuple(eval(expression, names).detach() for expression in (self.before, self.after))
+
+    def played(self) -> tuple[Tensor, Tensor]:
+        """Both as they are played: faded at their ends, and at one loudness or with one gain."""
+        heard = self.make()
+        gains = [_LOUDNESS_LUFS - float(F.integrated_loudness(x, RATE)) for x in heard]
+        if not self.as_loud:
+            gains = [min(gains)] * 2
+        peaks = [gain + 20 * math.log10(float(x.abs().max())) for gain, x in zip(gains, heard, strict=True)]
+        down = min(0.0, _CEILING_DB - max(peaks))
+        return tuple(_faded(F.gain(x, RATE, gain + down)) for gain, x in zip(gains, heard, strict=True))
+
+
+def _faded(x: Tensor) -> Tensor:
+    samples = torch.arange(x.shape[-1])
+    return x * (torch.minimum(samples, samples.flip(0)) / (_FADE_S * RATE)).clamp(max=1)
+
+
+class _Illustrated(SphinxDirective):
+    """What directives share that draw or play."""
+
+    def folder(self) -> Path:
+        """Where files for this page are kept between builds."""
+        return Path(self.env.doctreedir, "illustrations", *self.env.docname.split("/"))
+
+    def show(self, shown: Picture, name: str) -> nodes.Node:
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        images = [
+            nodes.image(uri=Path(os.path.relpath(path, here)).as_posix(), alt=alt)
+            for path, alt in zip(draw(shown, self.folder(), name), shown.alt, strict=True)
+        ]
+        return nodes.container("", *images, *self.parse_text_to_nodes(_dedented(shown.caption)), classes=["picture"])
+
+    def play(self, sound: Sound, name: str) -> nodes.Node:
+        folder = self.folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        said = self.parse_text_to_nodes(sound.text + ("" if sound.as_loud else "  Their levels are as they are."))
+        players = []
+        for when, audio in zip(("before", "after"), sound.played(), strict=True):
+            (folder / f"{name}-{when}.mp3").write_bytes(encoded(audio, RATE, "MP3"))
+            label = html.escape(f"{name.replace('_', ' ')}, {when}: {' '.join(node.astext() for node in said)}")
+            # Paths begin at the page, which has an address of its own where a builder makes a folder of it.
+            up = "../" * self.env.app.builder.get_target_uri(self.env.docname).count("/")
+            source = f"{up}_sounds/{self.env.docname}/{name}-{when}.mp3"
+            players.append(
+                f'<figure><figcaption>{when.capitalize()}</figcaption><audio controls preload="none" '
+                f'aria-label="{label}" src="{source}"></audio></figure>'
+            )
+        language = "pycon" if ">>>" in sound.code else "python"
+        code = nodes.literal_block(sound.code, sound.code, language=language)
+        raw = nodes.raw("", f'<div class="players">{"".join(players)}</div>', format="html")
+        return nodes.container("", code, *said, raw, classes=["sound"])
+
+
+def _dedented(text: str) -> str:
+    return re.sub(r"\n +", "\n", text).strip()
+
+
+class ShowPicture(_Illustrated):
+    """`.. picture:: FILE NAME`: a picture of a file in `docs/figures`."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        file, name = self.arguments
+        module = importlib.import_module(f"figures.{file}")
+        self.env.note_dependency(module.__file__)
+        return [self.show(getattr(module, name), name)]
+
+
+class PlaySound(_Illustrated):
+    """`.. player:: NAME`: the code in it, and what it sounds like before and after; `:text:` says what is heard."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {"text": directives.unchanged_required, "before": directives.unchanged, "after": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        return [self.play(Sound(code="\n".join(self.content), **self.options), self.arguments[0])]
+
+
+class Illustrations(_Illustrated):
+    """`.. illustrations:: FUNCTION`: picture and sound of a public function, so far as it has them."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from figures import processors
+
+        name = self.arguments[0]
+        self.env.note_dependency(processors.__file__)
+        shown, sound = processors.picture_of(name), processors.sound_of(name)
+        return [*([self.show(shown, name)] if shown else []), *([self.play(sound, name)] if sound else [])]
+
+
+def _copy_sounds(app: Sphinx, exception: Exception | None) -> None:
+    kept = Path(app.doctreedir, "illustrations")
+    if exception is None and app.builder.format == "html":
+        for path in kept.rglob("*.mp3"):
+            target = Path(app.outdir, "_sounds", path.relative_to(kept))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("picture", ShowPicture)
+    app.add_directive("player", PlaySound)
+    app.add_directive("illustrations", Illustrations)
+    app.connect("build-finished", _copy_sounds)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
