@@ -13,9 +13,12 @@ import math
 import os
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -33,6 +36,7 @@ import dasp.functional as F
 import dasp.mixing
 from dasp.io import encoded
 
+DOCS = Path(__file__).parents[1]
 RATE = 44100
 # Sounds are played at this loudness, or lower where one of a pair would clip.
 _LOUDNESS_LUFS, _CEILING_DB, _FADE_S = -20.0, -1.0, 0.01
@@ -95,6 +99,25 @@ def draw(shown: Picture, folder: Path, name: str) -> list[Path]:
     return paths
 
 
+@lru_cache(maxsize=4)
+def names_after(code: str) -> dict[str, Any]:
+    """Runs code, with prompts or without; gives the names that it leaves."""
+    names = dict(NAMES)
+    if ">>>" in code:
+        code = "".join(example.source for example in doctest.DocTestParser().get_examples(code))
+    exec(code, names)
+    return names
+
+
+def code_of(page: str, player: str) -> str:
+    """The code of a player on a page, from which a picture beside it can be drawn."""
+    content = (DOCS / page).read_text(encoding="utf-8")
+    block = re.search(rf"^\.\. player:: {player}\n(?:   :.*\n)*((?:   .*\n|\n)*)", content, re.MULTILINE)
+    if block is None:
+        raise ValueError(f"{page} has no player {player}")
+    return textwrap.dedent(block[1]).strip("\n")
+
+
 @dataclass(frozen=True)
 class Sound:
     """Two sounds, before and after a processor.
@@ -105,6 +128,7 @@ class Sound:
         before: What is heard before, an expression of the names that the code gives.
         after: What is heard after.
         as_loud: Whether both are played at one loudness; if not, both with one gain.
+        labels: What the two players are called.
     """
 
     text: str
@@ -112,13 +136,11 @@ class Sound:
     before: str = "x"
     after: str = "y"
     as_loud: bool = True
+    labels: tuple[str, str] = ("Before", "After")
 
     def make(self) -> tuple[Tensor, Tensor]:
         """Runs the code; gives the audio of both, `(channels, samples)` each."""
-        code, names = self.code, dict(NAMES)
-        if ">>>" in code:
-            code = "".join(example.source for example in doctest.DocTestParser().get_examples(code))
-        exec(code, names)
+        names = names_after(self.code)
         return tuple(eval(expression, names).detach() for expression in (self.before, self.after))
 
     def played(self) -> tuple[Tensor, Tensor]:
@@ -157,14 +179,14 @@ class _Illustrated(SphinxDirective):
         folder.mkdir(parents=True, exist_ok=True)
         said = self.parse_text_to_nodes(sound.text + ("" if sound.as_loud else "  Their levels are as they are."))
         players = []
-        for when, audio in zip(("before", "after"), sound.played(), strict=True):
+        for when, title, audio in zip(("before", "after"), sound.labels, sound.played(), strict=True):
             (folder / f"{name}-{when}.mp3").write_bytes(encoded(audio, RATE, "MP3"))
-            label = html.escape(f"{name.replace('_', ' ')}, {when}: {' '.join(node.astext() for node in said)}")
+            label = html.escape(f"{name.replace('_', ' ')}, {title}: {' '.join(node.astext() for node in said)}")
             # Paths begin at the page, which has an address of its own where a builder makes a folder of it.
             up = "../" * self.env.app.builder.get_target_uri(self.env.docname).count("/")
             source = f"{up}_sounds/{self.env.docname}/{name}-{when}.mp3"
             players.append(
-                f'<figure><figcaption>{when.capitalize()}</figcaption><audio controls preload="none" '
+                f'<figure><figcaption>{title}</figcaption><audio controls preload="none" '
                 f'aria-label="{label}" src="{source}"></audio></figure>'
             )
         language = "pycon" if ">>>" in sound.code else "python"
@@ -190,11 +212,16 @@ class ShowPicture(_Illustrated):
 
 
 class PlaySound(_Illustrated):
-    """`.. player:: NAME`: the code in it, and what it sounds like before and after; `:text:` says what is heard."""
+    """`.. player:: NAME`: the code in it, and two expressions of its names to hear; `:text:` says what is heard."""
 
     required_arguments = 1
     has_content = True
-    option_spec = {"text": directives.unchanged_required, "before": directives.unchanged, "after": directives.unchanged}
+    option_spec = {
+        "text": directives.unchanged_required,
+        "before": directives.unchanged_required,
+        "after": directives.unchanged_required,
+        "labels": lambda text: tuple(label.strip() for label in text.split(",")),
+    }
 
     def run(self) -> list[nodes.Node]:
         return [self.play(Sound(code="\n".join(self.content), **self.options), self.arguments[0])]

@@ -122,7 +122,7 @@ def gain() -> list[Axes]:
     "frequencies; with the copy inverted, notches at 2, 4 and 6 kHz and little at low frequencies.",
 )
 def polarity() -> list[Axes]:
-    """Left, the two ends of the control and its middle.  Right, two microphones at different distances: their sum, with
+    """First, the two ends of the control and its middle.  Then two microphones at different distances: their sum, with
     the polarity of the late one as it is and inverted."""
     wave, comb = panel(xlabel="time in ms", ylabel="amplitude", ylim=(-1.1, 2)), panel(ylabel="gain in dB", ylim=(-40, 10))
     x = _tone(torch.zeros(RATE * 3 // 1000))
@@ -160,7 +160,7 @@ def stereo_bus() -> list[Axes]:
     "Low-pass responses at 1 kHz for q 0.5, 0.7, 2 and 8: at the cutoff they are at -6, -3, +6 and +18 dB.",
 )
 def lowpass() -> list[Axes]:
-    """Left, three cutoffs; right, the peak that ``q`` makes at the cutoff."""
+    """Three cutoffs, and the peak that ``q`` makes at the cutoff."""
     return [
         _magnitudes("lowpass", _each("frequency_hz", 200, 1000, 5000), high_db=20),
         _magnitudes("lowpass", _each("q", 0.5, 0.7071, 2, 8), high_db=20, frequency_hz=1000),
@@ -172,7 +172,7 @@ def lowpass() -> list[Axes]:
     "High-pass responses at 200 Hz for q 0.5, 0.7, 2 and 8: at the cutoff they are at -6, -3, +6 and +18 dB.",
 )
 def highpass() -> list[Axes]:
-    """Left, three cutoffs; right, the peak that ``q`` makes at the cutoff."""
+    """Three cutoffs, and the peak that ``q`` makes at the cutoff."""
     return [
         _magnitudes("highpass", _each("frequency_hz", 50, 200, 1000), high_db=20),
         _magnitudes("highpass", _each("q", 0.5, 0.7071, 2, 8), high_db=20, frequency_hz=200),
@@ -184,7 +184,7 @@ def highpass() -> list[Axes]:
     "Band-pass responses at 1 kHz, the narrower the higher q is: 0.5, 2 and 8.",
 )
 def bandpass() -> list[Axes]:
-    """Left, three centres; right, three widths."""
+    """Three centres, and three widths."""
     return [
         _magnitudes("bandpass", _each("frequency_hz", 200, 1000, 5000), high_db=6),
         _magnitudes("bandpass", _each("q", 0.5, 2, 8), high_db=6, frequency_hz=1000),
@@ -196,7 +196,7 @@ def bandpass() -> list[Axes]:
     "Notch responses at 1 kHz, the narrower the higher q is: 0.5, 2 and 8.",
 )
 def notch() -> list[Axes]:
-    """Left, three centres; right, three widths."""
+    """Three centres, and three widths."""
     return [
         _magnitudes("notch", _each("frequency_hz", 200, 1000, 5000), high_db=6, legend="lower left"),
         _magnitudes("notch", _each("q", 0.5, 2, 8), high_db=6, legend="lower left", frequency_hz=1000),
@@ -208,8 +208,8 @@ def notch() -> list[Axes]:
     "Magnitude of the mean of a signal and its all-pass: a notch at 1 kHz, the narrower the higher q is.",
 )
 def allpass() -> list[Axes]:
-    """Left, the phase; the magnitude is 1 everywhere.  Right, that of the mean of dry and filtered signal, which a phaser
-    moves."""
+    """The phase, where the magnitude is 1 everywhere, and the magnitude of the mean of dry and filtered signal, whose notch a
+    phaser moves."""
     settings = _each("q", 0.3, 1, 4)
     mean = panel(ylabel="gain in dB", ylim=(-48, 12), title="mean of dry and filtered, frequency_hz=1000")
     for setting in settings:
@@ -225,7 +225,7 @@ def allpass() -> list[Axes]:
     "Peaking responses of +12 dB at 1 kHz, the narrower the higher q is: 0.3, 1 and 4.",
 )
 def peaking() -> list[Axes]:
-    """Left, several gains; right, three widths."""
+    """Several gains, and three widths."""
     return [
         _magnitudes("peaking", _each("gain_db", 12, 6, -6, -12), -16, 16, frequency_hz=1000),
         _magnitudes("peaking", _each("q", 0.3, 1, 4), -16, 16, frequency_hz=1000, gain_db=12),
@@ -237,7 +237,7 @@ def peaking() -> list[Axes]:
     "Low shelves of +12 dB for q 0.4, 0.7 and 2: the first has a long slope, the last one over- and undershoots.",
 )
 def low_shelf() -> list[Axes]:
-    """Left, several gains; right, the slope that ``q`` makes."""
+    """Several gains, and the slope that ``q`` makes."""
     return [
         _magnitudes("low_shelf", _each("gain_db", 12, 6, -6, -12), -18, 18, frequency_hz=200),
         _magnitudes("low_shelf", _each("q", 0.4, 0.7071, 2), -18, 18, frequency_hz=200, gain_db=12),
@@ -249,7 +249,7 @@ def low_shelf() -> list[Axes]:
     "High shelves of +12 dB for q 0.4, 0.7 and 2: the first has a long slope, the last one over- and undershoots.",
 )
 def high_shelf() -> list[Axes]:
-    """Left, several gains; right, the slope that ``q`` makes."""
+    """Several gains, and the slope that ``q`` makes."""
     return [
         _magnitudes("high_shelf", _each("gain_db", 12, 6, -6, -12), -18, 18, frequency_hz=4000),
         _magnitudes("high_shelf", _each("q", 0.4, 0.7071, 2), -18, 18, frequency_hz=4000, gain_db=12),
@@ -322,7 +322,7 @@ _BANDS = {
     "The phase of the same equaliser, within 40 degrees of zero.",
 )
 def parametric_eq() -> list[Axes]:
-    """Six bands, one of them at 0 dB, and what they are together; right, the phase."""
+    """Six bands, one of them at 0 dB, and what they are together; below or beside, the phase."""
     level = panel(ylabel="gain in dB", ylim=(-12, 12))
     for band in range(6):
         gains = [gain if band == other else 0.0 for other, gain in enumerate(_BANDS["gain_db"])]
@@ -380,7 +380,7 @@ def _steps(name: str, settings: Sequence[dict[str, float]], quiet_db: float, lou
     "high, and returns to 0 dB afterwards, faster with the shorter release.",
 )
 def compressor() -> list[Axes]:
-    """Left, the static curve: the level that comes out over the level that goes in.  Right, attack and release: the gain
+    """The static curve: the level that comes out over the level that goes in.  Then attack and release: the gain
     while the level is at -6 dB, shaded, and at -50 dB before and after."""
     return [
         _static("compressor", _each("ratio", 2, 4, 20), threshold_db=-30, knee_db=6),
@@ -402,7 +402,7 @@ def compressor() -> list[Axes]:
     "and closes again at the speed of the release.",
 )
 def expander() -> list[Axes]:
-    """Left, the static curve.  Right, the attack that opens it when the level rises to -6 dB, shaded, and the release that
+    """The static curve; then the attack that opens it when the level rises to -6 dB, shaded, and the release that
     closes it when the level is at -50 dB."""
     return [
         _static("expander", _each("ratio", 1.5, 3, 10), threshold_db=-30, range_db=40),
@@ -455,7 +455,7 @@ def expander_gain() -> list[Axes]:
     "-39 dB.",
 )
 def distortion() -> list[Axes]:
-    """Left, the curves.  Right, the harmonics of a tone of amplitude 1 at ``drive_db=12``, over its fundamental."""
+    """The curves; then the harmonics of a tone of amplitude 1 at ``drive_db=12``, over its fundamental."""
     transfer = panel(xlabel="input", ylabel="output", xlim=(-2, 2), ylim=(-1.15, 1.15))
     harmonics = panel(xlabel="harmonic", ylabel="level in dB", ylim=(-80, 5), xticks=range(1, 16, 2))
     u = torch.linspace(-2, 2, 401, dtype=torch.float64)[None]
@@ -486,8 +486,8 @@ def _decay_db(h: Tensor) -> Tensor:
     "near 1 s, and the one at 8 kHz near 0.5 s, as they were given.",
 )
 def noise_shaped_reverb() -> list[Axes]:
-    """The energy that is left of the impulse response after each moment.  Left, one T60 for all bands; right, a T60 for
-    each of three bands.  The T60 is the time to the dotted line; the impulse response ends with the longest."""
+    """The energy that is left of the impulse response after each moment: first with one T60 for all bands, then with a
+    T60 for each of three bands.  The T60 is the time to the dotted line; the impulse response ends with the longest."""
     alike, bands = (panel(xlabel="time in s", ylabel="energy left in dB", ylim=(-70, 3)) for _ in range(2))
     x = torch.zeros(1, 2 * RATE + 4410, dtype=torch.float64)
     x[:, 0] = 1
@@ -514,7 +514,7 @@ _ECHOES = "h = torch.zeros(1, 44100)\nh[0, ::11025] = torch.tensor([1.0, 0.6, 0.
     "The waveform of a snare hit, and of the same hit followed by three softer echoes.",
 )
 def convolution_reverb() -> list[Axes]:
-    """Left, an impulse response of four echoes; right, one hit of a snare drum before and after it."""
+    """An impulse response of four echoes, and one hit of a snare drum before and after it."""
     given: dict[str, Any] = {"torch": torch}
     exec(_ECHOES, given)
     response, wave = panel(xlabel="time in s", ylabel="h"), panel(xlabel="time in s", ylabel="amplitude")
@@ -541,7 +541,7 @@ def convolution_reverb() -> list[Axes]:
     "-1.5 dB for -4.5dB.",
 )
 def stereo_panner() -> list[Axes]:
-    """Left, the gains of the left (solid) and right (dashed) channel; right, their power, which is how loud a source seems
+    """The gains of the left (solid) and right (dashed) channel, and their power, which is how loud a source seems
     in a room."""
     gains, power = panel(xlabel="pan", ylabel="gain"), panel(xlabel="pan", ylabel="power in dB", ylim=(-4, 3))
     pan = torch.linspace(-1, 1, 201, dtype=torch.float64)
@@ -561,7 +561,7 @@ def stereo_panner() -> list[Axes]:
     "The correlation of left and right of the same song: 1 at width 0, falling as the width grows.",
 )
 def stereo_widener() -> list[Axes]:
-    """A song at every width.  Left, its mid and side signals; right, how alike left and right are."""
+    """A song at every width: its mid and side signals, and how alike left and right are."""
     level, alike = panel(xlabel="width", ylabel="level in dB"), panel(xlabel="width", ylabel="correlation")
     x = _song(stereo=True).sum(0)[..., ::7]
     width = torch.linspace(0, 2, 41, dtype=torch.float64)
