@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from illustrations import RATE, code_of, names_after, panel, picture
+from figures.media import RATE, code_of, names_after, panel, picture
 from matplotlib.axes import Axes
 
 import dasp.functional as F

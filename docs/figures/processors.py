@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from illustrations import RATE, Picture, Sound, panel, picture
+from figures.media import RATE, Picture, Sound, panel, picture
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -124,7 +124,10 @@ def gain() -> list[Axes]:
 def polarity() -> list[Axes]:
     """First, the two ends of the control and its middle.  Then two microphones at different distances: their sum, with
     the polarity of the late one as it is and inverted."""
-    wave, comb = panel(xlabel="time in ms", ylabel="amplitude", ylim=(-1.1, 2)), panel(ylabel="gain in dB", ylim=(-40, 10))
+    wave, comb = (
+        panel(xlabel="time in ms", ylabel="amplitude", ylim=(-1.1, 2)),
+        panel(ylabel="gain in dB", ylim=(-40, 10)),
+    )
     x = _tone(torch.zeros(RATE * 3 // 1000))
     for invert in (0.0, 0.5, 1.0):
         wave.plot(1000 * _seconds(x), F.polarity(x, RATE, invert)[0], label=f"invert={invert:g}")
@@ -697,7 +700,9 @@ def _sound(text: str, source: str, *code: str, before: str = "x", as_loud: bool 
 
 
 SOUNDS = {
-    "gain": _sound("A voice, and the same 12 dB softer.", "voice", "y = F.gain(x, 44100, gain_db=-12.0)", as_loud=False),
+    "gain": _sound(
+        "A voice, and the same 12 dB softer.", "voice", "y = F.gain(x, 44100, gain_db=-12.0)", as_loud=False
+    ),
     "polarity": _sound(
         "Drums picked up by two microphones, one of them 0.5 ms late; after, the late one with inverted polarity, which "
         "takes the low frequencies away.  Alone, either polarity sounds the same.",

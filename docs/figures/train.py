@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from illustrations import RATE, code_of, names_after, panel, picture
+from figures.media import RATE, code_of, names_after, panel, picture
 from matplotlib.axes import Axes
 
 import dasp.mixing
