@@ -46,8 +46,7 @@ def biquad(
 ) -> Tensor:
     r"""Designs one filter of the Audio EQ Cookbook (Bristow-Johnson); shelves in their Q form.
 
-    The response H(s) of each kind, with s = 1 at frequency_hz, stands with the processor of its name; this is its bilinear
-    transform,
+    The response H(s) of each kind stands with the processor of its name; this is its bilinear transform,
 
     $$s = \frac{1}{\tan(\pi\, \mathrm{frequency\_hz} / \mathrm{sample\_rate})}\, \frac{1 - z^{-1}}{1 + z^{-1}}$$
 

@@ -109,9 +109,9 @@ def integrated_loudness(
 
     $$-0.691 + 10 \log_{10} \sum_{\mathrm{channels}} \mathrm{weight} \cdot \overline{x_K^2}$$
 
-    $x_K$ is the K-weighted audio, and the mean is over those blocks of 400 ms, 100 ms apart, that are louder than -70 LUFS
-    and than 10 LU below the mean of those.  Which blocks these are is a decision without gradient; the gradient is that of
-    the mean over them.
+    $x_K$ is the K-weighted audio, and the mean is over those blocks of 400 ms, 100 ms apart, that are louder than
+    -70 LUFS and than 10 LU below the mean of those.  Which blocks these are is a decision without gradient; the
+    gradient is that of the mean over them.
 
     Args:
         x: Audio `(*batch, channels, samples)`.

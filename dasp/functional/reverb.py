@@ -122,8 +122,8 @@ def noise_shaped_reverb(
 
     $$h(t) = \sum_{\mathrm{bands}} 10^{\mathrm{band\_gain\_db} / 20}\, c\, 10^{-3 t / \mathrm{decay\_s}}\, n(t)$$
 
-    with band-filtered noise $n$ that depends on `seed` alone, other noise in each channel, and $c$ such that white noise
-    keeps its power at 0 dB, whatever the decay.  With $h$ later by pre_delay_ms,
+    with band-filtered noise $n$ that depends on `seed` alone, other noise in each channel, and $c$ such that white
+    noise keeps its power at 0 dB, whatever the decay.  With $h$ later by pre_delay_ms,
 
     $$y = (1 - \mathrm{mix})\, x + \mathrm{mix}\, (h * x)$$
 

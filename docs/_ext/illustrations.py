@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -20,6 +21,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from dasp.io import encoded
+
+
+# Where sounds lie, and how a page names the place before it is known where the page itself lies.
+_FOLDER, _SOUNDS = "_sounds", "{sounds}"
 
 
 class _Illustrated(SphinxDirective):
@@ -45,12 +50,9 @@ class _Illustrated(SphinxDirective):
         for when, title, audio in zip(("before", "after"), sound.labels, sound.played(), strict=True):
             (folder / f"{name}-{when}.mp3").write_bytes(encoded(audio, RATE, "MP3"))
             label = html.escape(f"{name.replace('_', ' ')}, {title}: {' '.join(node.astext() for node in said)}")
-            # Paths begin at the page, which has an address of its own where a builder makes a folder of it.
-            up = "../" * self.env.app.builder.get_target_uri(self.env.docname).count("/")
-            source = f"{up}_sounds/{self.env.docname}/{name}-{when}.mp3"
             players.append(
                 f'<figure><figcaption>{title}</figcaption><audio controls preload="none" '
-                f'aria-label="{label}" src="{source}"></audio></figure>'
+                f'aria-label="{label}" src="{_SOUNDS}/{self.env.docname}/{name}-{when}.mp3"></audio></figure>'
             )
         language = "pycon" if ">>>" in sound.code else "python"
         code = nodes.literal_block(sound.code, sound.code, language=language)
@@ -79,7 +81,7 @@ class PlaySound(_Illustrated):
 
     required_arguments = 1
     has_content = True
-    option_spec = {
+    option_spec: ClassVar = {
         "text": directives.unchanged_required,
         "before": directives.unchanged_required,
         "after": directives.unchanged_required,
@@ -104,11 +106,18 @@ class Illustrations(_Illustrated):
         return [*([self.show(shown, name)] if shown else []), *([self.play(sound, name)] if sound else [])]
 
 
+def _place_sounds(app: Sphinx, page: nodes.document, name: str) -> None:
+    up = "../" * app.builder.get_target_uri(name).count("/") if app.builder.format == "html" else ""
+    for raw in page.findall(nodes.raw):
+        if _SOUNDS in raw.astext():
+            raw.children = [nodes.Text(raw.astext().replace(_SOUNDS, up + _FOLDER))]
+
+
 def _copy_sounds(app: Sphinx, exception: Exception | None) -> None:
     kept = Path(app.doctreedir, "illustrations")
     if exception is None and app.builder.format == "html":
         for path in kept.rglob("*.mp3"):
-            target = Path(app.outdir, "_sounds", path.relative_to(kept))
+            target = Path(app.outdir, _FOLDER, path.relative_to(kept))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
@@ -117,5 +126,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("picture", ShowPicture)
     app.add_directive("player", PlaySound)
     app.add_directive("illustrations", Illustrations)
+    app.connect("doctree-resolved", _place_sounds)
     app.connect("build-finished", _copy_sounds)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,7 +11,7 @@ import dasp.functional as F
 
 @picture(
     "Gain reduction of the six compressors over time: each falls with the notes of its track, by up to 12 dB.",
-    "Momentary loudness of the six strips over time, between -50 and -20 LUFS, and of the mix above them all.",
+    "Momentary loudness of the six strips over time, and of the mix, which is above them all, near -19 LUFS.",
 )
 def signals() -> list[Axes]:
     """What ``heard`` holds: ``gain_db["track.compressor"]``, and the loudness of ``strips`` and ``mix``."""

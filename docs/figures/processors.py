@@ -1,4 +1,4 @@
-"""Pictures and sounds of the public functions, by their names; a processor that has none here gets those of `default_*`.
+"""Pictures and sounds of the public functions, by their names; a processor that has none here gets default ones.
 
 All that is drawn is computed by the functions themselves.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures.media import RATE, Picture, Sound, panel, picture
+from figures.media import RATE, Picture, Sound, names_after, panel, picture
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -211,8 +211,8 @@ def notch() -> list[Axes]:
     "Magnitude of the mean of a signal and its all-pass: a notch at 1 kHz, the narrower the higher q is.",
 )
 def allpass() -> list[Axes]:
-    """The phase, where the magnitude is 1 everywhere, and the magnitude of the mean of dry and filtered signal, whose notch a
-    phaser moves."""
+    """The phase, where the magnitude is 1 everywhere, and the magnitude of the mean of dry and filtered signal, whose
+    notch a phaser moves."""
     settings = _each("q", 0.3, 1, 4)
     mean = panel(ylabel="gain in dB", ylim=(-48, 12), title="mean of dry and filtered, frequency_hz=1000")
     for setting in settings:
@@ -280,7 +280,8 @@ def _crossover() -> dict[str, Tensor]:
 @picture(
     "Magnitude of a low-pass and a high-pass of two sections each: both at -6 dB at 1 kHz, then falling by 24 dB per "
     "octave.",
-    "Their phases: the same curve for both, from 0 through -180 degrees at 1 kHz to -360, so that the bands add up evenly.",
+    "Their phases: the same curve for both, from 0 through -180 degrees at 1 kHz to -360, so that the bands add up "
+    "evenly.",
 )
 def sosfreqz() -> list[Axes]:
     """Magnitude and phase of the two halves of a crossover at 1 kHz (Linkwitz and Riley), two sections each."""
@@ -335,7 +336,7 @@ def parametric_eq() -> list[Axes]:
     level.plot(_FREQUENCY, _db(response), label="all")
     level.legend()
     phase = panel(ylabel="phase in degrees", ylim=(-60, 60))
-    phase.plot(_FREQUENCY, np.degrees(response.angle()))
+    phase.plot(_FREQUENCY, response.angle().rad2deg())
     for axes in (level, phase):
         _frequency_axis(axes)
     return [level, phase]
@@ -379,8 +380,8 @@ def _steps(name: str, settings: Sequence[dict[str, float]], quiet_db: float, lou
 @picture(
     "Output over input level of a compressor with its threshold at -30 dB for ratios 2, 4 and 20: all follow the "
     "diagonal up to the threshold and then rise by a half, a quarter and a twentieth of a dB per dB.",
-    "The gain for a level that steps from -50 to -6 dB and back: it falls to -18 dB, in 20 or 80 ms, while the level is "
-    "high, and returns to 0 dB afterwards, faster with the shorter release.",
+    "The gain for a level that steps from -50 to -6 dB and back: it falls to -18 dB, in 20 or 80 ms, while the level"
+    " is high, and returns to 0 dB afterwards, faster with the shorter release.",
 )
 def compressor() -> list[Axes]:
     """The static curve: the level that comes out over the level that goes in.  Then attack and release: the gain
@@ -452,10 +453,10 @@ def expander_gain() -> list[Axes]:
 
 
 @picture(
-    "Output over input of the three curves at a drive of 0 dB: all have slope 1 at the origin; hard is straight up to 1, "
-    "tanh and soft_cubic bend, and soft_cubic reaches 1 at an input of 1.5.",
-    "Levels of the harmonics of a tone at 12 dB of drive: odd ones alone, the third at about -11 dB, the fifteenth below "
-    "-39 dB.",
+    "Output over input of the three curves at a drive of 0 dB: all have slope 1 at the origin; hard is straight up "
+    "to 1, tanh and soft_cubic bend, and soft_cubic reaches 1 at an input of 1.5.",
+    "Levels of the harmonics of a tone at 12 dB of drive: odd ones alone, the third at about -11 dB, the fifteenth "
+    "below -39 dB.",
 )
 def distortion() -> list[Axes]:
     """The curves; then the harmonics of a tone of amplitude 1 at ``drive_db=12``, over its fundamental."""
@@ -466,7 +467,7 @@ def distortion() -> list[Axes]:
     for number, curve in enumerate(CURVES):
         transfer.plot(u[0], F.distortion(u, RATE, 0.0, curve)[0], label=curve)
         # The tone has fifty periods: its harmonics are bins 50, 100, ...
-        level = _db(torch.fft.rfft(F.distortion(x, RATE, 12.0, curve)[0])[50 : 50 * 16 : 50])
+        level = _db(torch.fft.rfft(F.distortion(x, RATE, 12.0, curve)[0])[50 : 50 * 16 : 50]).numpy()
         harmonics.bar(np.arange(1, 16) + 0.4 * (number - 1), level - level[0] + 80, 0.35, bottom=-80, label=curve)
     transfer.legend()
     harmonics.legend()
@@ -483,8 +484,8 @@ def _decay_db(h: Tensor) -> Tensor:
 
 
 @picture(
-    "Energy left of impulse responses over time: straight lines in dB that fall to -60 dB, a dotted line, in about 0.5, 1 "
-    "and 2 s, the T60 that each was given, where they end.",
+    "Energy left of impulse responses over time: straight lines in dB that fall to -60 dB, a dotted line, in about "
+    "0.5, 1 and 2 s, the T60 that each was given, where they end.",
     "Energy left in three octaves of one impulse response: the one at 125 Hz reaches -60 dB near 2 s, the one at 1 kHz "
     "near 1 s, and the one at 8 kHz near 0.5 s, as they were given.",
 )
@@ -518,16 +519,15 @@ _ECHOES = "h = torch.zeros(1, 44100)\nh[0, ::11025] = torch.tensor([1.0, 0.6, 0.
 )
 def convolution_reverb() -> list[Axes]:
     """An impulse response of four echoes, and one hit of a snare drum before and after it."""
-    given: dict[str, Any] = {"torch": torch}
-    exec(_ECHOES, given)
+    h = names_after(_ECHOES)["h"]
     response, wave = panel(xlabel="time in s", ylabel="h"), panel(xlabel="time in s", ylabel="amplitude")
-    at = torch.nonzero(given["h"][0])[:, 0]
-    response.stem(at / RATE, given["h"][0, at], basefmt="C0-")
+    at = torch.nonzero(h[0])[:, 0]
+    response.stem(at / RATE, h[0, at], basefmt="C0-")
     response.set_xlim(-0.03, 1)
     snare = _song("snare")[0, :, :RATE]
     onset = int((snare[0].abs() > 0.1).nonzero()[0]) - 500
     hit = torch.nn.functional.pad(snare[:, onset : onset + RATE // 5], (0, RATE * 4 // 5))
-    y = F.convolution_reverb(hit, RATE, given["h"].double())
+    y = F.convolution_reverb(hit, RATE, h.double())
     wave.plot(_seconds(y)[::2], y[0, ::2], linewidth=0.6, label="after")
     wave.plot(_seconds(hit)[: RATE // 5 : 2], hit[0, : RATE // 5 : 2], color="0.6", linewidth=0.6, label="before")
     wave.legend()
@@ -538,8 +538,8 @@ def convolution_reverb() -> list[Axes]:
 
 
 @picture(
-    "Gains of the left and right channel over the pan for the three laws: from 1 at their own side to 0 at the other; at "
-    "the centre 0.71, 0.5 and 0.59.",
+    "Gains of the left and right channel over the pan for the three laws: from 1 at their own side to 0 at the "
+    "other; at the centre 0.71, 0.5 and 0.59.",
     "The power of both channels together over the pan: constant for constant_power, -3 dB at the centre for linear, "
     "-1.5 dB for -4.5dB.",
 )
@@ -560,7 +560,8 @@ def stereo_panner() -> list[Axes]:
 
 
 @picture(
-    "Levels of mid and side of a song over the width: the mid stays, the side is off at width 0 and rises with the width.",
+    "Levels of mid and side of a song over the width: the mid stays, the side is off at width 0 and rises with the "
+    "width.",
     "The correlation of left and right of the same song: 1 at width 0, falling as the width grows.",
 )
 def stereo_widener() -> list[Axes]:
@@ -582,8 +583,8 @@ def stereo_widener() -> list[Axes]:
 
 
 @picture(
-    "The K-weighting over frequency and its two filters: a high-pass that removes what is below 100 Hz, and a shelf that "
-    "raises what is above 2 kHz by 4 dB.",
+    "The K-weighting over frequency and its two filters: a high-pass that removes what is below 100 Hz, and a shelf "
+    "that raises what is above 2 kHz by 4 dB.",
 )
 def k_weighting() -> list[Axes]:
     """What a meter hears: the shelf, the high-pass, and both."""
@@ -662,8 +663,8 @@ def loudness_range() -> list[Axes]:
 
 
 @picture(
-    "Samples of a tone at a quarter of the sample rate, all at ±0.71, on the tone itself, which reaches ±1; a line at the "
-    "true peak that the meter finds, close to 1.",
+    "Samples of a tone at a quarter of the sample rate, all at ±0.71, on the tone itself, which reaches ±1; a line "
+    "at the true peak that the meter finds, close to 1.",
 )
 def true_peak_db() -> list[Axes]:
     """A tone whose samples all miss its peaks: they are at -3 dB, and the meter finds what lies between them."""
@@ -704,8 +705,8 @@ SOUNDS = {
         "A voice, and the same 12 dB softer.", "voice", "y = F.gain(x, 44100, gain_db=-12.0)", as_loud=False
     ),
     "polarity": _sound(
-        "Drums picked up by two microphones, one of them 0.5 ms late; after, the late one with inverted polarity, which "
-        "takes the low frequencies away.  Alone, either polarity sounds the same.",
+        "Drums picked up by two microphones, one of them 0.5 ms late; after, the late one with inverted polarity, "
+        "which takes the low frequencies away.  Alone, either polarity sounds the same.",
         "drums",
         "late = x.roll(22, -1)",
         "both = x + late",
@@ -748,8 +749,8 @@ SOUNDS = {
         as_loud=False,
     ),
     "allpass": _sound(
-        "Keys, and the same with a phaser: mixed with what two all-pass filters make of them, whose frequency goes up and "
-        "down between 300 Hz and 3 kHz.  An all-pass alone is hardly heard.",
+        "Keys, and the same with a phaser: mixed with what two all-pass filters make of them, whose frequency goes "
+        "up and down between 300 Hz and 3 kHz.  An all-pass alone is hardly heard.",
         "keys",
         "moving = 10 ** (2.98 - 0.5 * torch.cos(math.pi / 44100 * torch.arange(x.shape[-1])))[None]",
         "turned = F.allpass(F.allpass(x, 44100, moving, q=0.7), 44100, 2 * moving, q=0.7)",
@@ -779,9 +780,8 @@ SOUNDS = {
     "parametric_eq": _sound(
         "A song, and the same with a fuller bass, less around 400 Hz, and brighter.",
         "song",
-        "y = F.parametric_eq(",
-        "    x, 44100, frequency_hz=[90.0, 200.0, 400.0, 2500.0, 5000.0, 9000.0], gain_db=[6.0, 0.0, -8.0, 0.0, 4.0, 9.0]",
-        ")",
+        "frequency_hz = [90.0, 200.0, 400.0, 2500.0, 5000.0, 9000.0]",
+        "y = F.parametric_eq(x, 44100, frequency_hz, gain_db=[6.0, 0.0, -8.0, 0.0, 4.0, 9.0])",
     ),
     "compressor": _sound(
         "Drums, and the same compressed: the attack of each hit passes, what rings after it is held down.",

@@ -29,8 +29,9 @@ def frequency_axis(axes: Axes) -> None:
 
 
 @picture(
-    "Third-octave spectra of the song before and after: more below 100 Hz and above 5 kHz, less around 600 Hz.",
-    "The gain of the compressor over time for kick, bass and lead: it falls with every note, by up to 20 dB, and "
+    "Third-octave spectra of the song before and after, at one loudness: after, there is more above 8 kHz, and less "
+    "below, least of all around 600 Hz.",
+    "The gain of the compressor over time for kick, bass and lead: it falls with every note, most for the bass, and "
     "recovers.",
 )
 def chain() -> list[Axes]:

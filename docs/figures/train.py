@@ -11,10 +11,10 @@ import dasp.mixing
 
 
 @picture(
-    "Faders in dB over pans, a point for each of the eight tracks: kick, snare, bass and voice near the centre, the "
-    "others to the sides.",
-    "Bars of five terms of the feature loss against a reference mix, for the sum of the tracks, the mix without the "
-    "reference and the mix with it, on a logarithmic scale: with the reference most are least.",
+    "Faders in dB over pans, a point for each of the eight tracks: all stand near the centre, the hihat furthest to "
+    "the right; kick, snare and voice are loudest, the pad is softest.",
+    "Bars of five terms of the feature loss against a reference mix, on a logarithmic scale, for the sum of the "
+    "tracks, the mix without the reference and the mix with it: those with the reference are the lowest.",
 )
 def decisions() -> list[Axes]:
     """The faders and pans of the mix above; and how far features are from those of another mix of the song, by usual
@@ -23,13 +23,13 @@ def decisions() -> list[Axes]:
     names = names_after(code_of("train.rst", "controller"))
     controller, song = names["controller"], names["song"]
     console = controller.console
-    faders = panel(xlabel="pan", ylabel="fader in dB", xlim=(-1, 1))
+    faders = panel(xlabel="pan", ylabel="fader in dB", xlim=(-0.6, 0.6))
     values = console.denormalize(names["controls"])["track"]
     for name, pan, gain_db in zip(song.names, values["stereo_panner"]["pan"], values["gain"]["gain_db"], strict=True):
         faders.plot(pan, gain_db, "o", color="C0")
         faders.annotate(name, (float(pan), float(gain_db)), (4, 4), textcoords="offset points", fontsize=8)
     faders.margins(y=0.15)
-    faders.set_xticks([-1, 0, 1], ["left", "centre", "right"])
+    faders.set_xticks([-0.5, 0, 0.5], ["half left", "centre", "half right"])
     usual = dasp.mixing.plausible_controls(
         console, song.tracks, song.instruments, torch.Generator().manual_seed(0), variation=2.0
     )
