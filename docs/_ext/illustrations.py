@@ -22,7 +22,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from dasp.io import encoded
 
-
 # Where sounds lie, and how a page names the place before it is known where the page itself lies.
 _FOLDER, _SOUNDS = "_sounds", "{sounds}"
 

@@ -51,7 +51,7 @@ class Picture:
     """Panels that a page shows beside each other where it is wide and below each other where it is narrow.
 
     Attributes:
-        draw: Gives the panels, each a figure of its own.
+        draw: Gives the panels, each a figure of its own, by one of its axes.
         alt: For each panel, what it shows, for those who do not see it.
         caption: What stands below them, as reStructuredText.
     """

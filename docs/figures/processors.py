@@ -583,7 +583,7 @@ def stereo_widener() -> list[Axes]:
 
 
 @picture(
-    "The K-weighting over frequency and its two filters: a high-pass that removes what is below 100 Hz, and a shelf "
+    "The K-weighting over frequency and its two filters: a high-pass that lowers what is below 100 Hz, and a shelf "
     "that raises what is above 2 kHz by 4 dB.",
 )
 def k_weighting() -> list[Axes]:
