@@ -837,7 +837,6 @@ def default_picture(name: str) -> Picture:
     """What the first two controls of a processor do: to its response if it is linear, else to a sine."""
     spec = PROCESSORS[name]
     controls = list(spec.controls)[:2]
-    places = ", ".join("least, default and largest usual " + control for control in controls)
 
     def response(control: str, value: float) -> tuple[Any, Tensor]:
         def process(x: Tensor) -> Tensor:
@@ -862,13 +861,17 @@ def default_picture(name: str) -> Picture:
                 axes.plot(*(response if spec.linear else wave)(control, value), label=f"{control}={value:.4g}")
             if spec.linear:
                 _frequency_axis(axes)
-            axes.legend()
+            # Room for the legend above the curves.
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high + (high - low) / 3)
+            axes.legend(loc="upper right")
             panels.append(axes)
         return panels
 
     kind = "Magnitude response" if spec.linear else "What becomes of a sine of 1 kHz and -6 dB"
     alt = tuple(f"{kind}, at the least, default and largest usual {control} of {name}." for control in controls)
-    return Picture(draw, alt, f"{kind}, at {places}, other controls at their defaults.")
+    places = " and of ".join(f"``{control}``" for control in controls)
+    return Picture(draw, alt, f"{kind}, at the least, default and largest usual value of {places}.")
 
 
 def default_sound(name: str) -> Sound:
@@ -878,12 +881,11 @@ def default_sound(name: str) -> Sound:
         control: float(f"{float(param.denormalize(torch.tensor(0.75), RATE)):.3g}")
         for control, param in list(spec.controls.items())[:1]
     }
-    source = _SOURCES["tracks" if spec.tracks else "drums" if 1 in (spec.channels or (1,)) else "stereo song"]
+    source = "tracks" if spec.tracks else "drums" if 1 in (spec.channels or (1,)) else "stereo song"
     arguments = [*(f"{signal}=x" for signal in spec.signals), *(f"{key}={value}" for key, value in settings.items())]
-    code = f"{source}{_EXCERPT}\ny = F.{name}({', '.join(['x', '44100', *arguments])})"
-    said = f", with {' and '.join(settings)} at three quarters of the usual range" if settings else ""
-    what = "Tracks" if spec.tracks else "A sound"
-    return Sound(f"{what} before and after{said}.", code, "x.sum(-3)" if spec.tracks else "x")
+    said = "".join(f", with ``{control}`` at three quarters of its usual range" for control in settings)
+    call = f"y = F.{name}({', '.join(['x', '44100', *arguments])})"
+    return _sound(f"The {source} before and after{said}.", source, call, before="x.sum(-3)" if spec.tracks else "x")
 
 
 def picture_of(name: str) -> Picture | None:
