@@ -565,9 +565,9 @@ def stereo_panner() -> list[Axes]:
     "The correlation of left and right of the same song: 1 at width 0, falling as the width grows.",
 )
 def stereo_widener() -> list[Axes]:
-    """A song at every width: its mid and side signals, and how alike left and right are."""
+    """A song in stereo at every width: its mid and side signals, and how alike left and right are."""
     level, alike = panel(xlabel="width", ylabel="level in dB"), panel(xlabel="width", ylabel="correlation")
-    x = _song(stereo=True).sum(0)[..., ::7]
+    x = _song("keys", "pad", "strings", stereo=True).sum(0)[..., ::7]
     width = torch.linspace(0, 2, 41, dtype=torch.float64)
     left, right = F.stereo_widener(x.expand(41, *x.shape), RATE, width).unbind(-2)
     for name, signal in (("mid", (left + right) / 2), ("side", (left - right) / 2)):
@@ -688,7 +688,7 @@ _SOURCES = {
     "groove": 'x = dasp.mixing.multitrack(1, 7.0, names=["kick", "snare", "hihat", "bass"]).tracks.sum(0)',
     "keys": 'x = dasp.mixing.multitrack(2, 7.0, names=["keys"]).tracks[0]',
     "song": "x = dasp.mixing.multitrack(1, 7.0).tracks.sum(0)",
-    "stereo song": "x = dasp.mixing.multitrack(1, 7.0, num_tracks=8, stereo=True).tracks.sum(0)",
+    "ensemble": 'x = dasp.mixing.multitrack(1, 7.0, stereo=True, names=["keys", "pad", "strings"]).tracks.sum(0)',
     "tracks": "x = dasp.mixing.multitrack(1, 7.0).tracks",
     "voice": 'x = dasp.mixing.multitrack(5, 7.0, names=["voice"]).tracks[0]',
 }
@@ -817,8 +817,8 @@ SOUNDS = {
         "y = F.stereo_panner(x, 44100, pan=torch.linspace(-1.0, 1.0, x.shape[-1])[None])",
     ),
     "stereo_widener": _sound(
-        "A song, and the same with twice its side signal.",
-        "stereo song",
+        "Keys, pad and strings, and the same with twice its side signal.",
+        "ensemble",
         "y = F.stereo_widener(x, 44100, width=2.0)",
     ),
 }
@@ -881,7 +881,7 @@ def default_sound(name: str) -> Sound:
         control: float(f"{float(param.denormalize(torch.tensor(0.75), RATE)):.3g}")
         for control, param in list(spec.controls.items())[:1]
     }
-    source = "tracks" if spec.tracks else "drums" if 1 in (spec.channels or (1,)) else "stereo song"
+    source = "tracks" if spec.tracks else "drums" if 1 in (spec.channels or (1,)) else "ensemble"
     arguments = [*(f"{signal}=x" for signal in spec.signals), *(f"{key}={value}" for key, value in settings.items())]
     said = "".join(f", with ``{control}`` at three quarters of its usual range" for control in settings)
     call = f"y = F.{name}({', '.join(['x', '44100', *arguments])})"
