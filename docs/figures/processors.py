@@ -323,7 +323,7 @@ _BANDS = {
 @picture(
     "The response of an equaliser with six bands, and in thin lines that of each band: a low shelf of +6 dB at 80 Hz, "
     "peaks of -4 dB at 200 Hz, +5 dB at 2 kHz and -6 dB at 5 kHz, a high shelf of +8 dB at 10 kHz.",
-    "The phase of the same equaliser, within 40 degrees of zero.",
+    "The phase of the same equaliser, within 45 degrees of zero.",
 )
 def parametric_eq() -> list[Axes]:
     """Six bands, one of them at 0 dB, and what they are together; below or beside, the phase."""
@@ -433,7 +433,7 @@ def _over_drums(name: str, **settings: float) -> list[Axes]:
 
 @picture(
     "The waveform of two seconds of drums.",
-    "The gain in dB over the same time: it dips with each hit, by up to 12 dB, and recovers between them.",
+    "The gain in dB over the same time: it dips with each hit, by up to 14 dB, and recovers between them.",
 )
 def compressor_gain() -> list[Axes]:
     """Drums, and the gain with which a compressor answers them."""
