@@ -50,7 +50,7 @@ class _Illustrated(SphinxDirective):
             (folder / f"{name}-{when}.mp3").write_bytes(encoded(audio, RATE, "MP3"))
             label = html.escape(f"{name.replace('_', ' ')}, {title}: {' '.join(node.astext() for node in said)}")
             players.append(
-                f'<figure><figcaption>{title}</figcaption><audio controls preload="none" '
+                f'<figure><figcaption>{html.escape(title)}</figcaption><audio controls preload="none" '
                 f'aria-label="{label}" src="{_SOUNDS}/{self.env.docname}/{name}-{when}.mp3"></audio></figure>'
             )
         language = "pycon" if ">>>" in sound.code else "python"
