@@ -1,4 +1,4 @@
-"""Builds the C++ kernel library.  Everything else about the package is declared in setup.cfg.
+"""Builds the C++ kernel library, and the description for a package index.  All else is declared in setup.cfg.
 
 The library has a plain C interface and is opened by ctypes: it knows neither Python nor torch, so that one file serves
 every version of both.  It is optional: where it cannot be built, dasp is installed without it and falls back; with
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -130,7 +131,15 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """The README where no file lies beside it: its picture as text, and no links to files."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[[^]]*\]\([^)]*\)\n<!--.*?\n(.*?)-->", r"\1", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
+
+
 setup(
+    long_description=description(),
     ext_modules=[
         Extension(
             "dasp.kernels.cpu._dasp_cpu",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+sys.path[:0] = [str(HERE / "_ext"), str(HERE), str(HERE.parent)]
 
 import dasp  # noqa: E402  # from this checkout
 
@@ -18,10 +18,10 @@ version = release = dasp.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "matplotlib.sphinxext.plot_directive",
     "sphinx_copybutton",
     "benchmark_tables",
     "declarations",
+    "illustrations",
 ]
 exclude_patterns = ["_build"]
 # In docstrings a word in backticks is code.
@@ -40,14 +40,6 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 90
 python_display_short_literal_types = True
-
-plot_formats = ["svg"]
-plot_working_directory = str(HERE)
-plot_html_show_formats = False
-plot_html_show_source_link = False
-# Room for the words of a light and of a dark page alike.
-plot_rcparams = {"savefig.facecolor": "white", "font.size": 9}
-plot_apply_rcparams = True
 
 html_theme = "furo"
 html_title = f"dasp {release}"

@@ -59,6 +59,21 @@ def test_optional_packages_of_the_extras_are_those_that_info_names() -> None:
     assert named - {""} <= set(dasp.info())
 
 
+def test_the_description_needs_no_file_beside_it() -> None:
+    """A package index shows the README alone: a picture or a link that is relative leads nowhere there."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    shown = run(sys.executable, "setup.py", "-q", "--long-description", cwd=ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [picture] = re.findall(r"!\[[^]]+\]\(([^)]+)\)", readme)
+    assert (ROOT / picture).exists()
+    assert re.findall(r"\]\((?!https?:)", readme)
+    assert not re.findall(r"\]\((?!https?:)|<!--|-->", shown)
+    assert "track ─▶ strip" in shown
+    for heading in re.findall(r"^#+ .*", readme, flags=re.MULTILINE):
+        assert f"{heading}\n" in shown
+
+
 # ---- built and installed
 
 

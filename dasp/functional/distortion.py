@@ -22,10 +22,12 @@ def distortion(
     drive_db: Annotated[Control, Param("dB", 0, 48, meaning="Gain before the curve.")] = 0.0,
     curve: str = "tanh",
 ) -> Tensor:
-    """Waveshaping distortion: y = f(x 10^(drive_db / 20)).
+    r"""Waveshaping distortion: a curve for every sample by itself.
 
-    f(u) is tanh u; "hard" clips u to [-1, 1]; "soft_cubic" is u - 4 u^3 / 27, reaching 1 with slope 0 at u = 1.5 and
-    constant beyond.  All have slope 1 at the origin, so that the drive is the gain of quiet signals.
+    $$y = f(10^{\mathrm{drive\_db} / 20}\, x)$$
+
+    $f(u)$ is $\tanh u$; "hard" clips $u$ to [-1, 1]; "soft_cubic" is $u - 4 u^3 / 27$, reaching 1 with slope 0 at
+    $u = 1.5$ and constant beyond.  All have slope 1 at the origin, so that the drive is the gain of quiet signals.
 
     Args:
         x: Audio `(*batch, channels, samples)`.

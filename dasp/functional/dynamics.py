@@ -138,12 +138,20 @@ def compressor(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Feed-forward compressor in the log domain with smooth branching (Giannoulis, Massberg and Reiss 2012).
+    r"""Feed-forward compressor in the log domain with smooth branching (Giannoulis, Massberg and Reiss 2012).
 
-    With L = 20 log10 max(|x|, 1e-8) of the linked channels, the gain computer gives g = (1 / ratio - 1) k(L -
-    threshold_db), where k(o) is 0 below the knee, o above it, and (o + knee_db / 2)^2 / (2 knee_db) within (their
-    equation 4).  Its smoothing, from 0 dB, is s[n] = a s[n-1] + (1 - a) g[n], a = exp(-1 / (t sample_rate)), with t the
-    attack while g[n] < s[n-1] and the release otherwise (equation 17); y = x 10^((s + makeup_gain_db) / 20).
+    From the level $L = 20 \log_{10} \max(|x|, 10^{-8})$ of the linked channels follows a gain (their equation 4),
+
+    $$g = (1 / \mathrm{ratio} - 1)\, k(L - \mathrm{threshold\_db})$$
+
+    where $k(o)$ is 0 below the knee, $o$ above it, and $(o + \mathrm{knee\_db} / 2)^2 / (2\, \mathrm{knee\_db})$
+    within.  It is smoothed from a start of 0 dB (equation 17),
+
+    $$s[n] = a\, s[n - 1] + (1 - a)\, g[n], \quad a = e^{-1 / (t\, \mathrm{sample\_rate})}$$
+
+    with $t$ the attack while $g[n] < s[n - 1]$ and the release otherwise, and applied:
+
+    $$y = 10^{(s + \mathrm{makeup\_gain\_db}) / 20}\, x$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -197,10 +205,16 @@ def expander(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Feed-forward downward expander: the mirror of `compressor` below the threshold.
+    r"""Feed-forward downward expander: the mirror of `compressor` below the threshold.
 
-    With L as in `compressor`, g = max((1 - ratio) k(threshold_db - L), -range_db), smoothed from 0 dB with the attack
-    while g rises (the expander opens) and the release while it falls (it closes); y = x 10^(s / 20).
+    With $L$ and $k$ as in `compressor`,
+
+    $$g = \max\{(1 - \mathrm{ratio})\, k(\mathrm{threshold\_db} - L),\, -\mathrm{range\_db}\}$$
+
+    smoothed from 0 dB to $s$ with the attack while $g$ rises (the expander opens) and the release while it falls (it
+    closes), and applied:
+
+    $$y = 10^{s / 20}\, x$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.

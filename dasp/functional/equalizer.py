@@ -31,9 +31,11 @@ def parametric_eq(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Parametric equaliser: a cascade of Audio EQ Cookbook filters in one pass, exact and recursive.
+    r"""Parametric equaliser: a cascade of Audio EQ Cookbook filters in one pass, exact and recursive.
 
-    H(z) is the product of the bands' responses; see `biquad` for each kind.  Bands without a gain, such as
+    $$H(z) = \prod_{\mathrm{bands}} H_{\mathrm{kind}}(z)$$
+
+    The response of each kind stands with the processor of its name, such as `peaking`.  Bands without a gain, such as
     "highpass", ignore their gain_db.
 
     Args:

@@ -44,7 +44,11 @@ def biquad(
     gain_db: Control = 0.0,
     q: Control = math.sqrt(0.5),
 ) -> Tensor:
-    """Designs one filter of the Audio EQ Cookbook (Bristow-Johnson); shelves in their Q form.
+    r"""Designs one filter of the Audio EQ Cookbook (Bristow-Johnson); shelves in their Q form.
+
+    The response H(s) of each kind stands with the processor of its name; this is its bilinear transform,
+
+    $$s = \frac{1}{\tan(\pi\, \mathrm{frequency\_hz} / \mathrm{sample\_rate})}\, \frac{1 - z^{-1}}{1 + z^{-1}}$$
 
     Args:
         kind: One of `KINDS`.
@@ -81,7 +85,10 @@ def biquad(
 
 
 def sosfreqz(sos: Tensor, frequency_hz: Tensor, sample_rate: float) -> Tensor:
-    """Frequency response of a cascade of second-order sections.
+    r"""Frequency response of a cascade of second-order sections.
+
+    $$H(f) = \prod_{\mathrm{sections}} \frac{b_0 + b_1 z^{-1} + b_2 z^{-2}}{a_0 + a_1 z^{-1} + a_2 z^{-2}}, \quad
+    z = e^{2 \pi i f / \mathrm{sample\_rate}}$$
 
     Args:
         sos: `(*batch, sections, 6)` as b0 b1 b2 a0 a1 a2.
@@ -117,7 +124,11 @@ def _check_sos(name: str, sos: Tensor) -> None:
 
 
 def sosfilt(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-    """Filters by a cascade of second-order sections: the exact recursion, with coefficients and state in float64.
+    r"""Filters by a cascade of second-order sections: the exact recursion, with coefficients and state in float64.
+
+    Each section gives, of what the one before it gave,
+
+    $$a_0\, y[n] = b_0\, x[n] + b_1\, x[n - 1] + b_2\, x[n - 2] - a_1\, y[n - 1] - a_2\, y[n - 2]$$
 
     Sections that change with time run in state-variable form, two trapezoidal integrators in a loop, of which no change
     of coefficients, however fast, can raise the energy; states of direct forms have no such bound.
@@ -299,9 +310,11 @@ def lowpass(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Low-pass filter of second order (Audio EQ Cookbook), exact and recursive.
+    r"""Low-pass filter of second order (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = 1 / (s^2 + s / q + 1), so that the gain at frequency_hz is q.
+    $$H(s) = \frac{1}{s^2 + s / q + 1}$$
+
+    The gain at frequency_hz is q.
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -335,9 +348,11 @@ def highpass(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """High-pass filter of second order (Audio EQ Cookbook), exact and recursive.
+    r"""High-pass filter of second order (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = s^2 / (s^2 + s / q + 1), so that the gain at frequency_hz is q.
+    $$H(s) = \frac{s^2}{s^2 + s / q + 1}$$
+
+    The gain at frequency_hz is q.
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -371,9 +386,9 @@ def bandpass(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Band-pass filter of second order with a peak of 0 dB (Audio EQ Cookbook), exact and recursive.
+    r"""Band-pass filter of second order with a peak of 0 dB (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = (s / q) / (s^2 + s / q + 1).
+    $$H(s) = \frac{s / q}{s^2 + s / q + 1}$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -407,9 +422,9 @@ def notch(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Notch filter of second order (Audio EQ Cookbook), exact and recursive.
+    r"""Notch filter of second order (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = (s^2 + 1) / (s^2 + s / q + 1).
+    $$H(s) = \frac{s^2 + 1}{s^2 + s / q + 1}$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -443,9 +458,9 @@ def allpass(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """All-pass filter of second order (Audio EQ Cookbook), exact and recursive.
+    r"""All-pass filter of second order (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = (s^2 - s / q + 1) / (s^2 + s / q + 1).
+    $$H(s) = \frac{s^2 - s / q + 1}{s^2 + s / q + 1}$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -480,9 +495,9 @@ def peaking(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Peaking filter (Audio EQ Cookbook), exact and recursive.
+    r"""Peaking filter (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = (s^2 + s A / q + 1) / (s^2 + s / (A q) + 1), A = 10^(gain_db / 40).
+    $$H(s) = \frac{s^2 + s A / q + 1}{s^2 + s / (A q) + 1}, \quad A = 10^{\mathrm{gain\_db} / 40}$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -517,9 +532,9 @@ def low_shelf(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Low shelf (Audio EQ Cookbook), exact and recursive.
+    r"""Low shelf (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = A (s^2 + s sqrt(A) / q + A) / (A s^2 + s sqrt(A) / q + 1), A = 10^(gain_db / 40).
+    $$H(s) = A\, \frac{s^2 + s \sqrt{A} / q + A}{A s^2 + s \sqrt{A} / q + 1}, \quad A = 10^{\mathrm{gain\_db} / 40}$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -554,9 +569,9 @@ def high_shelf(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """High shelf (Audio EQ Cookbook), exact and recursive.
+    r"""High shelf (Audio EQ Cookbook), exact and recursive.
 
-    H(s) = A (A s^2 + s sqrt(A) / q + 1) / (s^2 + s sqrt(A) / q + A), A = 10^(gain_db / 40).
+    $$H(s) = A\, \frac{A s^2 + s \sqrt{A} / q + 1}{s^2 + s \sqrt{A} / q + A}, \quad A = 10^{\mathrm{gain\_db} / 40}$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.

@@ -36,7 +36,9 @@ def gain(
     sample_rate: float,
     gain_db: Annotated[Control, Param("dB", -48, 24, meaning="Gain.")] = 0.0,
 ) -> Tensor:
-    """Scales audio: y = x 10^(gain_db / 20).
+    r"""Scales audio by a gain in dB.
+
+    $$y = 10^{\mathrm{gain\_db} / 20}\, x$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -66,7 +68,9 @@ def polarity(
     sample_rate: float,
     invert: Annotated[Control, Param("", 0, 1, meaning="0 keeps the polarity, 1 inverts it.", domain=(0, 1))] = 0.0,
 ) -> Tensor:
-    """Inverts polarity: y = (1 - 2 invert) x.
+    r"""Inverts polarity.
+
+    $$y = (1 - 2\, \mathrm{invert})\, x$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.
@@ -96,7 +100,9 @@ def stereo_bus(
     sample_rate: float,
     send_db: Annotated[Control, Param("dB", -60, 12, meaning="Level at which each track is sent.")] = 0.0,
 ) -> Tensor:
-    """Sums tracks into a bus: y = sum over tracks of x 10^(send_db / 20).
+    r"""Sums tracks into a bus, each at its level.
+
+    $$y = \sum_{\mathrm{tracks}} 10^{\mathrm{send\_db} / 20}\, x$$
 
     Args:
         x: Tracks `(*batch, tracks, channels, samples)`.

@@ -105,11 +105,13 @@ def k_weighting(sample_rate: float) -> Tensor:
 def integrated_loudness(
     x: Tensor, sample_rate: float, channel_weights: Sequence[float] | None = None, gated: bool = True
 ) -> Tensor:
-    """Loudness of a whole programme in LUFS (ITU-R BS.1770-5, Annex 1).
+    r"""Loudness of a whole programme in LUFS (ITU-R BS.1770-5, Annex 1).
 
-    The K-weighted power of 400 ms blocks, 100 ms apart, summed over channels with their weights: the mean over the
-    blocks that are louder than -70 LUFS and than 10 LU below the mean of those.  Which blocks these are is a decision
-    without gradient; the gradient is that of the mean over them.
+    $$-0.691 + 10 \log_{10} \sum_{\mathrm{channels}} \mathrm{weight} \cdot \overline{x_K^2}$$
+
+    $x_K$ is the K-weighted audio, and the mean is over those blocks of 400 ms, 100 ms apart, that are louder than
+    -70 LUFS and than 10 LU below the mean of those.  Which blocks these are is a decision without gradient; the
+    gradient is that of the mean over them.
 
     Args:
         x: Audio `(*batch, channels, samples)`.

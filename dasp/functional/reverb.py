@@ -118,12 +118,14 @@ def noise_shaped_reverb(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Reverberation by noise that decays in each band with its own T60.
+    r"""Reverberation by noise that decays in each band with its own T60.
 
-    h(t) = sum over bands of 10^(band_gain_db / 20) c 10^(-3 t / decay_s) n(t), with band-filtered noise n that depends
-    on `seed` alone, other noise in each channel, and c such that white noise keeps its power at 0 dB, whatever the
-    decay.
-    y = (1 - mix) x + mix h * x, delayed by pre_delay_ms.
+    $$h(t) = \sum_{\mathrm{bands}} 10^{\mathrm{band\_gain\_db} / 20}\, c\, 10^{-3 t / \mathrm{decay\_s}}\, n(t)$$
+
+    with band-filtered noise $n$ that depends on `seed` alone, other noise in each channel, and $c$ such that white
+    noise keeps its power at 0 dB, whatever the decay.  With $h$ later by pre_delay_ms,
+
+    $$y = (1 - \mathrm{mix})\, x + \mathrm{mix}\, (h * x)$$
 
     Args:
         x: Audio `(*batch, 1 or 2, samples)`.
@@ -199,7 +201,9 @@ def convolution_reverb(
     *,
     state: State | None = None,
 ) -> Tensor | tuple[Tensor, State]:
-    """Reverberation by convolution with an impulse response: y = (1 - mix) x + mix (h * x).
+    r"""Reverberation by convolution with an impulse response h.
+
+    $$y = (1 - \mathrm{mix})\, x + \mathrm{mix}\, (h * x)$$
 
     Args:
         x: Audio `(*batch, channels, samples)`.

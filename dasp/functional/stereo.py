@@ -38,11 +38,13 @@ def stereo_panner(
     pan: Annotated[Control, Param("", -1, 1, meaning="Position from -1, left, to 1, right.", domain=(-1, 1))] = 0.0,
     law: str = "constant_power",
 ) -> Tensor:
-    """Places a mono signal between two channels, or balances a stereo one: y_L = g_L x, y_R = g_R x.
+    r"""Places a mono signal between two channels, or balances a stereo one.
 
-    With p = (pan + 1) / 2: "constant_power" is g_L = cos(pi p / 2), g_R = sin(pi p / 2), "linear" is g_L = 1 - p,
-    g_R = p, and "-4.5dB" their geometric mean.  A stereo signal's channels get the same gains each, so that a mono
-    signal and the same signal in both channels come out alike.
+    $$y_L = g_L\, x_L, \quad y_R = g_R\, x_R, \quad p = (\mathrm{pan} + 1) / 2$$
+
+    "constant_power" is $g_L = \cos(\pi p / 2)$, $g_R = \sin(\pi p / 2)$, "linear" is $g_L = 1 - p$, $g_R = p$, and
+    "-4.5dB" their geometric mean.  Both channels of a mono signal are that signal, so that it and a stereo signal with
+    the same in both channels come out alike.
 
     Args:
         x: Audio `(*batch, 1 or 2, samples)`.
@@ -83,7 +85,10 @@ def stereo_widener(
         Control, Param("", 0, 2, meaning="0 is mono, 1 unchanged, more is wider.", domain=(0, math.inf))
     ] = 1.0,
 ) -> Tensor:
-    """Scales the side signal: with M = (L + R) / 2 and S = width (L - R) / 2, L' = M + S and R' = M - S.
+    r"""Scales the side signal, half the difference of left and right.
+
+    $$y_L = \frac{x_L + x_R}{2} + \mathrm{width}\, \frac{x_L - x_R}{2}, \quad
+    y_R = \frac{x_L + x_R}{2} - \mathrm{width}\, \frac{x_L - x_R}{2}$$
 
     Args:
         x: Audio `(*batch, 2, samples)`.

@@ -1,7 +1,8 @@
 """Documentation drawn from the declarations: pages of processors and modules, tables of controls, short signatures.
 
-Nothing about a control is written in the pages by hand.  `.. processors::` documents all public functions by family,
-`.. modules::` all module forms; a docstring's lines for controls become a table.
+Nothing about a control is written in the pages by hand.  `.. family:: NAME` documents the public functions of a file,
+`.. family::` those that have no page of their own, `.. modules::` all module forms; a docstring's lines for controls
+become a table, before which stand the function's picture and sound.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from docutils import nodes
@@ -66,16 +68,16 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]], name: str, width
     return [*lines, ""]
 
 
-def _family(function: Callable[..., Any]) -> str:
-    return sys.modules[function.__module__].__doc__ or function.__module__
-
-
 def families() -> dict[str, list[str]]:
-    """Public functions by the docstring of their file, in the order of their definitions."""
+    """Public functions by the name of their file, in the order of their definitions."""
     found: dict[str, list[str]] = {}
     for name in sorted(F.__all__, key=lambda n: getattr(F, n).__code__.co_firstlineno):
-        found.setdefault(_family(getattr(F, name)).split("\n")[0], []).append(name)
+        found.setdefault(getattr(F, name).__module__.split(".")[-1], []).append(name)
     return dict(sorted(found.items()))
+
+
+def _file_of(family: str) -> ModuleType:
+    return sys.modules[f"{F.__name__}.{family}"]
 
 
 def _first_sentence(name: str) -> str:
@@ -89,18 +91,26 @@ def module_classes() -> dict[str, str]:
     return {c.spec.name: name for name, c in classes.items() if inspect.isclass(c) and hasattr(c, "spec")}
 
 
-class Processors(SphinxDirective):
-    """All public functions, by family."""
+class Family(SphinxDirective):
+    """The public functions of a file; without a name, those of all files that have no page, under their headings."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         lines = [".. currentmodule:: dasp.functional", ""]
-        for sentence, names in families().items():
-            title, _, rest = sentence.rstrip(".").partition(": ")
-            lines += [title, "-" * len(title), ""]
-            if rest:
-                lines += [f"{rest[0].upper()}{rest[1:]}.", ""]
+        for family, names in families().items():
+            if not self.arguments and not Path(self.env.srcdir, "processors", f"{family}.rst").exists():
+                title = (_file_of(family).__doc__ or family).partition("\n")[0].partition(":")[0].rstrip(".")
+                lines += [title, "-" * len(title), ""]
+            elif self.arguments != [family]:
+                continue
+            self.env.note_dependency(_file_of(family).__file__)
             for name in names:
                 lines += [f".. autofunction:: {name}", ""]
+        # A function, or a page, may have come since the last build.
+        self.env.note_dependency(F.__file__)
+        if not self.arguments:
+            self.env.note_reread()
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
@@ -193,6 +203,8 @@ def _process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any
             place = text.index("Returns:")
             rows = table(_COLUMNS, control_rows(spec), "controls", widths="16 36 7 14 12 15")
             text[place:place] = ["Controls:", *(f"    {row}".rstrip() for row in rows)]
+    if what == "function" and own in F.__all__:
+        text[text.index("Args:") : text.index("Args:")] = [f".. illustrations:: {own}", ""]
     lines[:] = text
 
 
@@ -219,7 +231,7 @@ def _process_signature(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_directive("processors", Processors)
+    app.add_directive("family", Family)
     app.add_directive("overview", Overview)
     app.add_directive("modules", Modules)
     # Before napoleon, which takes the sections apart.

@@ -8,11 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from figures.media import picture
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-# Pictures are drawn in the folder of the documentation (conf.py).
-RESULTS = Path("gradient_routes.json")
+RESULTS = Path(__file__).parents[1] / "gradient_routes.json"
 # Two routes of a family have one colour and differ in their line.
 STYLES = {
     "AD": ("black", "-"),
@@ -33,10 +34,13 @@ def _tasks() -> tuple[dict[str, list[dict[str, Any]]], int]:
     ]
 
 
-def curves() -> None:
-    """The loss over the steps, and over the calls of the effect: for each route the median over the seeds."""
+@picture("Distance to the target over steps and over calls of the effect, for each way and task.")
+def curves() -> list[Axes]:
+    """The median distance over steps (above) and over calls of the effect (below).  A proxy shows what it hears
+    itself."""
     tasks, steps = _tasks()
-    figure, axes = plt.subplots(2, len(tasks), figsize=(3 * len(tasks), 5.6), sharey="col", layout="constrained")
+    figure = Figure(figsize=(3 * len(tasks), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(tasks), sharey="col")
     for (upper, lower), (task, rows) in zip(axes.T, tasks.items(), strict=True):
         for row in rows:
             colour, line = STYLES[row["route"]]
@@ -54,12 +58,14 @@ def curves() -> None:
         left.set_ylabel("distance in dB")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return [axes[0, 0]]
 
 
-def cosines() -> None:
-    """The cosine of each route's gradient to the true one, a point for each seed."""
+@picture("Cosine of the gradient of each way to the true gradient, for each task.")
+def cosines() -> list[Axes]:
+    """The cosine to the true gradient, a point for each song."""
     tasks, _ = _tasks()
-    _, axes = plt.subplots(1, len(tasks), figsize=(3 * len(tasks), 2.8), sharey=True, layout="constrained")
+    axes = Figure(figsize=(3 * len(tasks), 2.8), layout="constrained").subplots(1, len(tasks), sharey=True)
     for axis, (task, rows) in zip(axes, tasks.items(), strict=True):
         shown = [row for row in rows if row["cosine"] is not None and row["route"] not in ("AD", "half")]
         for place, row in enumerate(shown):
@@ -68,3 +74,4 @@ def cosines() -> None:
         axis.set(title=task, xticks=range(len(shown)), ylim=(-1.05, 1.05))
         axis.set_xticklabels([row["route"] for row in shown], rotation=60)
     axes[0].set_ylabel("cosine to the true gradient")
+    return [axes[0]]
