@@ -18,6 +18,9 @@ version = release = dasp.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    # MathJax among the pages, which then need no network.
+    "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "benchmark_tables",
     "declarations",

@@ -137,7 +137,7 @@ class FitResult:
 
 def fit(
     console: DifferentiableMixingConsole,
-    tracks: Sequence[Tensor],
+    tracks: Tensor | Sequence[Tensor],
     reference: Tensor,
     steps: int = 150,
     excerpt_s: float = 4.5,
@@ -159,7 +159,7 @@ def fit(
 
     Args:
         console: The console; its locked controls keep their defaults.
-        tracks: Tracks `(1 or 2, samples)` each, all of one length.
+        tracks: Tracks `(1 or 2, samples)` each, all of one length, or a tensor `(tracks, 1 or 2, samples)`.
         reference: The mix to reproduce, `(2, samples)`.
         steps: Steps of gradient descent.
         excerpt_s: Length of an excerpt in seconds.
@@ -178,6 +178,8 @@ def fit(
         ValueError: If their lengths differ, the reference is not stereo or is silent, steps is less than 0, or reverb
             is unknown.
     """
+    # A tensor of tracks, as consoles take them, is a sequence of them.
+    tracks = list(tracks)
     _check(tracks, reference, steps)
     check_choice("fit", "reverb", reverb, ("noise", "impulse"))
     samples, late = reference.shape[-1], console.latency

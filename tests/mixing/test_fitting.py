@@ -76,7 +76,7 @@ def test_an_interrupt_returns_what_is_found_so_far(song):
 
 def test_no_steps_give_the_start(song):
     console = linear_console()
-    result = fit(console, list(song.tracks), 0.5 * song.tracks.sum(0).expand(2, -1), steps=0)
+    result = fit(console, song.tracks, 0.5 * song.tracks.sum(0).expand(2, -1), steps=0)
     assert result.losses == ()
     assert result.start_loss == result.end_loss
 
