@@ -20,13 +20,18 @@ RESULTS = Path(__file__).parents[1] / "benchmarks.json"
 ROUTES = RESULTS.with_name("gradient_routes.json")
 
 MAKERS: dict[str, Callable[[tables.Record], list[tables.Table]]] = {
-    **{group: partial(tables.speed, group=group) for group in ("kernels", "processors", "overhead", "console")},
+    **{
+        group: partial(tables.speed, group=group)
+        for group in ("kernels", "processors", "overhead", "console", "meters")
+    },
     "accuracy": tables.accuracy,
+    "accuracy_targets": partial(tables.targets, accuracy=True),
+    "errors": tables.errors,
     "machine": tables.machine,
     "memory": tables.memory,
     "roofline": tables.roofline,
     "scaling": tables.scaling,
-    "targets": tables.targets,
+    "speed_targets": partial(tables.targets, accuracy=False),
 }
 
 
