@@ -142,6 +142,6 @@ $(DOCS): $(BASE)
 $(PEERS): $(BASE) benchmarks/requirements.txt
 	@echo "set-up: peers (torchlpc is compiled, a minute or more)"
 	@$(INSTALL) --requirement benchmarks/requirements.txt || { \
-	    echo "set-up: without torchlpc and torchcomp, which could not be built" >&2; \
-	    grep -v '^torch' benchmarks/requirements.txt > $@.txt && $(INSTALL) --requirement $@.txt; }
+	    echo "set-up: without torchlpc, which could not be built, and those that need it" >&2; \
+	    grep -vi '^\(torch\|grafx\)' benchmarks/requirements.txt > $@.txt && $(INSTALL) --requirement $@.txt; }
 	@touch $@

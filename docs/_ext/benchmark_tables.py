@@ -1,4 +1,8 @@
-"""Tables from results files: `.. benchmarks:: NAME`, and `.. gradient-routes::` of the comparison of gradients."""
+"""Tables from results files.
+
+`.. benchmarks:: NAME` of the benchmarks, `.. gradient-routes::` of the comparison of gradients, and
+`.. migration:: LIBRARY` of what changes for those who come from another library.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,12 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from benchmarks import gradient_routes, tables
+from benchmarks import gradient_routes, migration, tables
 
 RESULTS = Path(__file__).parents[1] / "benchmarks.json"
 ROUTES = RESULTS.with_name("gradient_routes.json")
+MIGRATION = RESULTS.with_name("migration.json")
+_COMMANDS = {RESULTS: "make bench-docs", ROUTES: "make routes-docs", MIGRATION: "python -m benchmarks.migration"}
 
 MAKERS: dict[str, Callable[[tables.Record], list[tables.Table]]] = {
     **{
@@ -36,12 +42,11 @@ MAKERS: dict[str, Callable[[tables.Record], list[tables.Table]]] = {
 
 
 def load(path: Path = RESULTS, schema: int = tables.SCHEMA) -> dict[str, Any]:
-    """The results that `make bench-docs` or `make routes-docs` has written."""
+    """The results that one of the commands has written."""
     content: dict[str, Any] = json.loads(path.read_text())
     if content["schema"] != schema:
-        raise ExtensionError(
-            f"{path.name} has schema {content['schema']}, expected {schema}: make bench-docs or routes-docs"
-        )
+        command = _COMMANDS.get(path, _COMMANDS[RESULTS])
+        raise ExtensionError(f"{path.name} has schema {content['schema']}, expected {schema}: {command}")
     return content
 
 
@@ -83,7 +88,29 @@ class GradientRoutes(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(text))
 
 
+class Migration(SphinxDirective):
+    """What was measured of one library's processors beside those of dasp, under the versions."""
+
+    required_arguments = 1
+
+    def run(self) -> Sequence[nodes.Node]:
+        self.env.note_dependency(str(MIGRATION))
+        return self.parse_text_to_nodes(
+            "\n".join(migration_lines(load(MIGRATION, migration.SCHEMA), self.arguments[0]))
+        )
+
+
+def migration_lines(document: tables.Record, library: str) -> list[str]:
+    """The table of one library as reStructuredText, calls as code."""
+    (made,) = migration.tables(document, library)
+    version = next(peer["version"] for peer in document["peers"] if peer["name"] == library)
+    cells = [(*(f"``{call}``" for call in line[:2]), *map(_plain, line[2:])) for line in made.lines]
+    beside = " and ".join(f"{name} {document['environment'][name]}" for name in ("dasp", "torch"))
+    return [f"{library} {version}, beside {beside}.", "", *table(tuple(made.header), cells, "migration")]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("benchmarks", Benchmarks)
     app.add_directive("gradient-routes", GradientRoutes)
+    app.add_directive("migration", Migration)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
