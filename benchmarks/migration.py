@@ -527,6 +527,15 @@ def _grafx_ballistics(module: ModuleType) -> list[Finding]:
     found = _compared(
         _dynamics(theirs), _dynamics(lambda x: F.compressor(x, SAMPLE_RATE, -30.0, 1.5, 10.0, 100.0, 0.0))
     )
+    # Its smoother alone, which starts from 1: a fall to 0, and a rise from there.
+    part = torch.ones(1, 5 * _STEP)
+    falling = module.core.envelope.Ballistics()(0 * part, times)[0]
+    rising = module.core.envelope.Ballistics()(torch.cat([0 * part, part], -1), times)[0, part.shape[-1] :]
+    samples = ((falling <= math.exp(-1)).nonzero()[0], (rising >= 1 - math.exp(-1)).nonzero()[0])
+    found += [
+        Finding(f"time constant of its level, {way}", 1000 * float(n) / SAMPLE_RATE, None, "ms")
+        for way, n in zip(("falling", "rising"), samples, strict=True)
+    ]
     x = _steps()
     start = [float(_decibels(y, x)[0]) for y in (theirs(x), F.compressor(x, SAMPLE_RATE, -30.0, 1.5, 10.0, 100.0, 0.0))]
     return [*found, Finding("gain of the first sample, at -60 dB", *start, "dB")]
@@ -590,9 +599,9 @@ def _named(pair: Pair) -> dict[str, str]:
 def _found(pair: Pair, library: peers.Peer) -> dict[str, Any]:
     if library.module is None:
         return {"why": library.status}
-    # Some draw from the generators of the process.
+    # Some draw from the generators of the process, GRAFX from the old one of numpy.
     torch.manual_seed(0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
