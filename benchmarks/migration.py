@@ -251,7 +251,7 @@ def _pedalboard_compressor(module: ModuleType) -> list[Finding]:
     return [
         *found,
         Finding("time constant of its level, rising", 1000 * float(rising) / SAMPLE_RATE, None, "ms"),
-        Finding("falling", 1000 * float(falling) / SAMPLE_RATE, None, "ms"),
+        Finding("time constant of its level, falling", 1000 * float(falling) / SAMPLE_RATE, None, "ms"),
     ]
 
 
@@ -616,35 +616,40 @@ def _rounded(value: float | str | None) -> float | str | None:
 
 
 def tables(document: Record, library: str | None = None) -> list[Table]:
-    """For each library its pairs: how far apart the outputs are, and what else was measured of each."""
+    """For each library its pairs, a line for each figure: how far apart the outputs are, or what each of them gives."""
     made = []
     for name, rows in groupby(document["rows"], lambda row: row["library"]):
         if library not in (None, name):
             continue
-        lines = [(row["theirs"], row["dasp"], row["settings"], *_cells(row)) for row in rows]
-        made.append(Table(name, (name, "dasp", "settings", "largest difference", "what else was measured"), lines))
+        lines = [line for row in rows for line in _lines(row)]
+        made.append(Table(name, ("theirs", "dasp", "settings", "measured", "difference", "theirs", "dasp"), lines))
     return made
 
 
-def _cells(row: Record) -> tuple[str, str]:
+def _lines(row: Record) -> list[Sequence[str]]:
+    head = (row["theirs"], row["dasp"], row["settings"])
     if "why" in row:
-        return "not measured", row["why"]
-    differences = [f for f in row["found"] if f["dasp"] is None and f["unit"] == "dB"]
-    others = [f for f in row["found"] if f not in differences]
-    return "; ".join(map(_text, differences)), "; ".join(map(_text, others))
+        return [(*head, "not measured: " + row["why"], "", "", "")]
+    return [
+        (*(head if index == 0 else ("", "", "")), finding["quantity"], *_figures(finding))
+        for index, finding in enumerate(row["found"])
+    ]
 
 
-def _text(finding: Record) -> str:
+def _figures(finding: Record) -> tuple[str, str, str]:
+    """The columns of figures: a difference, or theirs and that of dasp."""
     theirs, ours, unit = finding["theirs"], finding["dasp"], finding["unit"]
-    value = theirs if isinstance(theirs, str) else f"{_figure(theirs, ours is None and unit == 'dB')} {unit}".rstrip()
-    beside = "" if ours is None else f" (dasp {_figure(ours, False)} {unit}".rstrip() + ")"
-    return f"{finding['quantity']} {value}{beside}".strip()
+    if isinstance(theirs, str):
+        return "", theirs, ""
+    if ours is None and unit == "dB":
+        return f"{theirs:.0f} dB", "", ""
+    return "", _figure(theirs, unit), "" if ours is None else _figure(ours, unit)
 
 
-def _figure(value: float, is_difference: bool) -> str:
-    """Whole dB for a difference, a tenth or three digits for others."""
-    digits = 0 if is_difference or abs(value) >= 100 else 2
-    return f"{round(value, digits) + 0.0:.{digits}f}"
+def _figure(value: float, unit: str) -> str:
+    """Two digits behind the point, none of a hundred or more, and no negative zero."""
+    digits = 0 if abs(value) >= 100 else 2
+    return f"{round(value, digits) + 0.0:.{digits}f} {unit}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

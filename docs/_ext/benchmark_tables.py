@@ -95,18 +95,30 @@ class Migration(SphinxDirective):
 
     def run(self) -> Sequence[nodes.Node]:
         self.env.note_dependency(str(MIGRATION))
-        return self.parse_text_to_nodes(
-            "\n".join(migration_lines(load(MIGRATION, migration.SCHEMA), self.arguments[0]))
-        )
+        return migration_nodes(load(MIGRATION, migration.SCHEMA), self.arguments[0])
 
 
-def migration_lines(document: tables.Record, library: str) -> list[str]:
-    """The table of one library as reStructuredText, calls as code."""
+def migration_nodes(document: tables.Record, library: str) -> list[nodes.Node]:
+    """The versions, and a table: for each pair a line with both calls and the settings, and below it the figures."""
     (made,) = migration.tables(document, library)
     version = next(peer["version"] for peer in document["peers"] if peer["name"] == library)
-    cells = [(*(f"``{call}``" for call in line[:2]), *map(_plain, line[2:])) for line in made.lines]
     beside = " and ".join(f"{name} {document['environment'][name]}" for name in ("dasp", "torch"))
-    return [f"{library} {version}, beside {beside}.", "", *table(tuple(made.header), cells, "migration")]
+    rows = []
+    for theirs, ours, settings, *figures in made.lines:
+        if theirs:
+            pair = [nodes.literal("", theirs), nodes.Text(", dasp "), nodes.literal("", ours)]
+            rows.append(_row([[*pair, nodes.Text(f": {settings}" if settings else "")]], span=len(figures)))
+        rows.append(_row([[nodes.Text(figure)] for figure in figures]))
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (55, 15, 15, 15)), cols=4)
+    group += nodes.thead("", _row([[nodes.Text(name)] for name in made.header[3:]]))
+    group += nodes.tbody("", *rows)
+    drawn = nodes.table("", group, classes=["migration"])
+    return [nodes.paragraph("", f"{library} {version}, beside {beside}."), drawn]
+
+
+def _row(cells: Sequence[Sequence[nodes.Node]], span: int = 1) -> nodes.row:
+    more = {"morecols": span - 1} if span > 1 else {}
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell), **more) for cell in cells))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

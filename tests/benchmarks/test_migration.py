@@ -34,7 +34,7 @@ def test_a_library_that_is_missing_is_named_with_the_reason():
     (row,) = migration.measure([Peer(pair.library, "", "not installed", None)], [pair])
     assert row["why"] == "not installed"
     (table,) = migration.tables({"rows": [row]})
-    assert table.lines[0][-2:] == ("not measured", "not installed")
+    assert table.lines[0][3:] == ("not measured: not installed", "", "", "")
 
 
 def test_a_pair_that_fails_is_named_with_the_reason():
