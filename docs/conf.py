@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "matplotlib.sphinxext.plot_directive",
     "sphinx_copybutton",
+    "accessible",
     "benchmark_tables",
     "declarations",
 ]
@@ -49,6 +50,7 @@ plot_html_show_source_link = False
 plot_rcparams = {"savefig.facecolor": "white", "font.size": 9}
 plot_apply_rcparams = True
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"dasp {release}"
 html_static_path = ["_static"]
