@@ -22,6 +22,7 @@ extensions = [
     "sphinx_copybutton",
     "accessible",
     "benchmark_tables",
+    "citation",
     "declarations",
 ]
 exclude_patterns = ["_build"]
