@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
@@ -205,11 +205,18 @@ class Window:
     def __post_init__(self) -> None:
         # Browsers ask for one in any case.
         self.page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-        self.page.on(
-            "console", lambda said: self.heard.append(f"console: {said.text}") if said.type == "error" else None
-        )
+        self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.heard.append(f"script: {error}"))
-        self.page.on("requestfailed", lambda request: self.heard.append(f"not loaded: {request.url}"))
+        self.page.on("requestfailed", self._failed)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.heard.append(f"console: {message.text} ({urlsplit(message.location['url']).path})")
+
+    def _failed(self, request: Request) -> None:
+        # A player stops loading when it has what it needs.
+        if request.failure != "net::ERR_ABORTED":
+            self.heard.append(f"not loaded: {request.url}")
 
     def look(self, address: str) -> list[str]:
         """What is wrong with a page."""
@@ -226,13 +233,16 @@ class Window:
         return list(dict.fromkeys([*self.heard, *found]))
 
 
+def _opened(width: int, scheme: str) -> dict[str, Any]:
+    # Pages may forbid scripts and styles of others, such as those that look at them.
+    return {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "bypass_csp": True}
+
+
 def check(folder: Path, browser: Browser, only: str = "") -> dict[str, dict[str, list[str]]]:
     """What is wrong, by page and problem, with the windows in which it is."""
     axe = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
     windows = [
-        Window(width, scheme, browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), axe)
-        for width in WIDTHS
-        for scheme in SCHEMES
+        Window(width, scheme, browser.new_page(**_opened(width, scheme)), axe) for width in WIDTHS for scheme in SCHEMES
     ]
     problems: dict[str, dict[str, list[str]]] = {}
     with served(folder) as address:
