@@ -51,6 +51,9 @@ _LOOK = """
   for (const e of document.querySelectorAll("img")) {
     const text = (e.getAttribute("alt") || "").trim(), file = decodeURI(e.src).split("/").pop();
     if (e.getAttribute("role") === "presentation" || !shown(e)) continue;
+    // An empty text says that the picture adds nothing to the words beside it, if there are some.
+    const beside = e.closest("a, figure, .sphx-glr-thumbcontainer");
+    if (e.getAttribute("alt") === "" && beside && beside.textContent.trim()) continue;
     if (!text || text.endsWith(file) || /\\.(png|svg|jpe?g|gif)$/i.test(text))
       found.push(`picture without a text: ${outer(e)}`);
     else if (e.complete && e.naturalWidth === 0) found.push(`picture that does not show: ${outer(e)}`);
