@@ -23,6 +23,7 @@ BASE := $(VENV)/.base
 TEST := $(VENV)/.test
 LINT := $(VENV)/.lint
 DOCS := $(VENV)/.docs
+SITE := $(VENV)/.site
 PEERS := $(VENV)/.peers
 
 KERNEL_SOURCES := $(wildcard dasp/kernels/cpu/*.cpp dasp/kernels/cpu/*.h dasp/kernels/cpu/*.inc)
@@ -31,7 +32,7 @@ LIBRARY := $(wildcard $(addprefix dasp/kernels/cpu/_dasp_cpu.,so dylib dll))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test slow peer test-fallback bench bench-docs guard routes routes-docs lint docs clean distclean
+.PHONY: help demo test slow peer test-fallback bench bench-docs guard routes routes-docs lint docs check-docs clean distclean
 
 help:
 	@echo "make demo           fit a console to a synthetic mix, into demo-out/"
@@ -46,6 +47,7 @@ help:
 	@echo "make routes-docs    the same, into the results that the documentation shows"
 	@echo "make lint           ruff and mypy"
 	@echo "make docs           the documentation, into docs/_build/html/"
+	@echo "make check-docs     the same, and every page looked at in a headless Chromium (some minutes)"
 	@echo "make clean          remove what was built (distclean: and the environment)"
 
 demo: $(BASE)
@@ -86,6 +88,10 @@ lint: $(LINT)
 docs: $(DOCS)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Not part of what must pass before a merge: it needs a browser.
+check-docs: docs $(SITE)
+	$(BIN)/python docs/check_site.py docs/_build/html $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -138,10 +144,15 @@ $(DOCS): $(BASE)
 	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
+$(SITE): $(DOCS)
+	@echo "set-up: tools that look at the documentation in a browser"
+	@$(INSTALL) --editable '.[site]'
+	@touch $@
+
 # torchlpc, which torchcomp needs, is distributed as source only.
 $(PEERS): $(BASE) benchmarks/requirements.txt
 	@echo "set-up: peers (torchlpc is compiled, a minute or more)"
 	@$(INSTALL) --requirement benchmarks/requirements.txt || { \
-	    echo "set-up: without torchlpc and torchcomp, which could not be built" >&2; \
-	    grep -v '^torch' benchmarks/requirements.txt > $@.txt && $(INSTALL) --requirement $@.txt; }
+	    echo "set-up: without torchlpc, which could not be built, and those that need it" >&2; \
+	    grep -vi '^\(torch\|grafx\)' benchmarks/requirements.txt > $@.txt && $(INSTALL) --requirement $@.txt; }
 	@touch $@

@@ -141,10 +141,11 @@ def names(subject: str) -> list[str]:
 
 def load() -> list[Peer]:
     """All peers; those that are not installed or cannot be imported say so."""
-    return [_load(name, module) for name, module in _MODULES.items()]
+    return [find(name, module) for name, module in _MODULES.items()]
 
 
-def _load(name: str, module: str) -> Peer:
+def find(name: str, module: str) -> Peer:
+    """The library of a distribution and its module; one that is not installed or cannot be imported says so."""
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

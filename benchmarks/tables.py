@@ -76,6 +76,21 @@ def accuracy(document: Record) -> list[Table]:
     return [Table("accuracy, dB", ("case", "library", "worst", "median"), lines)] if lines else []
 
 
+def errors(document: Record) -> list[Table]:
+    """The errors of every case, a column for each library; in brackets the number of a remark."""
+    rows = [row for row in document["rows"] if "error_db" in row and row["group"] != "accuracy"]
+    libraries = list(dict.fromkeys([_OURS, *(row["library"] for row in rows)]))
+    remarks = notes(document)
+    lines = []
+    for case, found in groupby(rows, key=lambda row: row["case"]):
+        cells = dict.fromkeys(libraries, "")
+        for row in found:
+            remark = f" [{remarks.index(row['note']) + 1}]" if "note" in row else ""
+            cells[row["library"]] = _error(row, "error_db") + remark
+        lines.append([case, *cells.values()])
+    return [Table("errors, dB", ("case", *libraries), lines)] if lines else []
+
+
 def memory(document: Record) -> list[Table]:
     """Peak extra memory of calls on audio that is long enough to tell."""
     fields = ("memory_forward_bytes", "memory_forward_backward_bytes")
@@ -120,10 +135,12 @@ def scaling(document: Record) -> list[Table]:
     return [Table("scaling, nanoseconds per sample", header, lines)] if lines else []
 
 
-def targets(document: Record) -> list[Table]:
-    """The figures that the project sets itself, and whether they are reached."""
+def targets(document: Record, accuracy: bool | None = None) -> list[Table]:
+    """The figures that the project sets itself, and whether they are reached: all, those of accuracy, or the others."""
     lines = []
     for target in document["targets"]:
+        if accuracy is not None and accuracy != (target["unit"] == "dB"):
+            continue
         sign, limit = ("<=", target["at_most"]) if "at_most" in target else (">=", target["at_least"])
         found = target["measured"]
         measured = "-" if found is None else f"{found:.4g} {target['unit']}"

@@ -90,6 +90,10 @@ class Signal:
 
     Attributes:
         meaning: One line for the documentation, with the shape.
+
+    Example:
+        >>> dasp.PROCESSORS["convolution_reverb"].signals["impulse_response"].meaning
+        'Impulse response `(*batch, channels, taps)`; either channels or x may be mono.'
     """
 
     meaning: str
@@ -112,6 +116,11 @@ class Spec:
         automation: Whether controls may change with every sample.
         linear: Whether it is linear in x.
         fft: Whether it computes through an FFT, so that results are equal to rounding and not to the bit.
+
+    Example:
+        >>> spec = dasp.PROCESSORS["stereo_panner"]
+        >>> spec.channels, spec.channels_out, spec.defaults["pan"], spec.controls["pan"].high
+        ((1, 2), 2, 0.0, 1)
     """
 
     name: str
@@ -305,6 +314,18 @@ def processor(function: Callable[..., Any] | None = None, **flags: Any) -> Any:
     Raises:
         TypeError: If the signature does not begin with x and sample_rate, a control has no default, or a state is not
             keyword-only with the default None.
+
+    Example:
+        >>> from typing import Annotated
+        >>> @dasp.processor(automation=True)
+        ... def offset(
+        ...     x: torch.Tensor,
+        ...     sample_rate: float,
+        ...     amount: Annotated[float | torch.Tensor, dasp.Param("", -1, 1, meaning="What is added.")] = 0.0,
+        ... ) -> torch.Tensor:
+        ...     return x + amount
+        >>> dasp.PROCESSORS.pop("offset").controls["amount"].meaning
+        'What is added.'
     """
     if function is None:
         return lambda f: processor(f, **flags)

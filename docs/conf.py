@@ -18,11 +18,10 @@ version = release = dasp.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
-    # MathJax among the pages, which then need no network.
-    "sphinx-mathjax-offline",
     "sphinx_copybutton",
+    "accessible",
     "benchmark_tables",
+    "citation",
     "declarations",
     "illustrations",
 ]
@@ -44,6 +43,7 @@ autodoc_member_order = "bysource"
 maximum_signature_line_length = 90
 python_display_short_literal_types = True
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"dasp {release}"
 html_static_path = ["_static"]

@@ -41,7 +41,14 @@ def check_effect(name: str, effect: object) -> None:
 
 
 class EffectError(RuntimeError):
-    """An effect failed or returned what it must not; the text names the call and the values of the controls."""
+    """An effect failed or returned what it must not; the text names the call and the values of the controls.
+
+    Example:
+        >>> effect = dasp.gradients.spsa(lambda x, u: x / 0)
+        >>> effect(torch.ones(1, 1, 4), torch.rand(1, 1))
+        Traceback (most recent call last):
+        dasp.gradients._probing.EffectError: ...
+    """
 
 
 def eager(function: Callable[P, R]) -> Callable[P, R]:

@@ -45,6 +45,15 @@ class Effect(ABC):
     Raises:
         TypeError: If a control is not declared by a `dasp.Param`, or has several values.
         ValueError: If there is no control, or the sample rate leaves nothing of its range.
+
+    Example:
+        >>> class Crush(dasp.gradients.Effect):
+        ...     def process(self, x, u):
+        ...         steps = 2 ** self.denormalize(u)["bits"]
+        ...         return np.round(x * steps) / steps
+        >>> crush = Crush(44100, {"bits": dasp.Param("", 1, 16)})
+        >>> crush(torch.tensor([[0.3, 0.7]]), torch.zeros(1))
+        tensor([[0.5000, 0.5000]])
     """
 
     batched: ClassVar[bool] = False
@@ -389,6 +398,14 @@ class EffectChain(Effect):
 
     Attributes:
         effects: The effects by name, numbered where one occurs again: `gain`, `gain_2`.
+
+    Example:
+        >>> def drive(x, sample_rate, drive_db):
+        ...     return np.tanh(x * x.dtype.type(10 ** (drive_db / 20)))
+        >>> effect = dasp.gradients.NumpyEffect(drive, 44100, {"drive_db": dasp.Param("dB", 0, 40)})
+        >>> chain = dasp.gradients.EffectChain(effect, effect)
+        >>> chain.control_names
+        ['drive.drive_db', 'drive_2.drive_db']
     """
 
     def __init__(self, *effects: Effect) -> None:

@@ -61,6 +61,13 @@ class EstimatedGradient:
         effect: The effect.
         num_calls: Calls of the effect so far, those for a gradient included and those that look for an error not; a
             call for several items or probes at once counts as one for each.
+
+    Example:
+        >>> estimate = dasp.gradients.finite_difference(lambda x, u: x * u[..., None])
+        >>> u = torch.tensor([[0.5]], requires_grad=True)
+        >>> estimate(torch.ones(1, 1, 8), u).sum().backward()
+        >>> round(u.grad.item(), 2), estimate.num_calls
+        (8.0, 3)
     """
 
     def __init__(

@@ -45,6 +45,13 @@ class Hybrid(nn.Module):
         effect: The effect.
         proxy: The proxy; a copy with frozen parameters, in evaluation mode, if it is a module.
         mode: "proxy", "half" or "full".
+
+    Example:
+        >>> effect = dasp.gradients.hybrid(lambda x, u: (x * u[..., None]).round(), lambda x, u: x * u[..., None])
+        >>> u = torch.tensor([[0.5]], requires_grad=True)
+        >>> effect(torch.ones(1, 1, 8), u).sum().backward()
+        >>> effect.mode, u.grad.item()
+        ('full', 8.0)
     """
 
     def __init__(

@@ -40,6 +40,21 @@ class TrainingProgress:
         loss: Loss of this step's batch.
         validation_loss: Loss on held-out audio and controls, None where it was not evaluated.
         learning_rate: Of this step.
+
+    Example:
+        >>> proxy = dasp.gradients.NeuralProxy(1, channels=2, blocks=1, level_blocks=1)
+        >>> noise, steps = torch.randn(8, 1, 512), []
+        >>> result = dasp.gradients.train_proxy(
+        ...     lambda x, u: u[..., None] * x,
+        ...     proxy,
+        ...     noise,
+        ...     steps=2,
+        ...     samples=256,
+        ...     validate_every=2,
+        ...     on_step=steps.append,
+        ... )
+        >>> [(progress.step, progress.validation_loss is not None) for progress in steps]
+        [(1, False), (2, True)]
     """
 
     step: int
@@ -62,6 +77,15 @@ class TrainingResult:
         identity_loss: Loss there of the input itself, NaN where its channels are not those of the output.
         stopped_early: Whether the validation loss had stopped falling.
         interrupted: Whether a KeyboardInterrupt ended it.
+
+    Example:
+        >>> proxy = dasp.gradients.NeuralProxy(1, channels=2, blocks=1, level_blocks=1)
+        >>> noise = torch.randn(8, 1, 512)
+        >>> result = dasp.gradients.train_proxy(
+        ...     lambda x, u: u[..., None] * x, proxy, noise, steps=2, samples=256, validate_every=1
+        ... )
+        >>> result.steps, sorted(result.validation_losses), result.best_loss == min(result.validation_losses.values())
+        (2, [0, 1, 2], True)
     """
 
     steps: int

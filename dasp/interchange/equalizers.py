@@ -75,6 +75,10 @@ class Band(NamedTuple):
         frequency_hz: Cutoff or centre in Hz.
         gain_db: Gain in dB; 0 of kinds without one.
         q: Quality factor.
+
+    Example:
+        >>> dasp.interchange.from_eqapo("Filter: ON PK Fc 1000 Hz Gain 6 dB Q 2", 44100).bands[0]
+        Band(kind='peaking', frequency_hz=1000.0, gain_db=6.0, q=2.0)
     """
 
     kind: str
@@ -91,6 +95,14 @@ class Equalizer(NamedTuple):
         sample_rate: Sample rate in Hz.
         gain_db: Gain before them in dB.
         left_out: Stages of the section it was taken from that are no filters, such as "compressor".
+
+    Example:
+        >>> band = dasp.interchange.Band("high_shelf", 8000.0, 3.0, 0.7)
+        >>> eq = dasp.interchange.Equalizer((band,), 44100, gain_db=-3.0)
+        >>> print(dasp.interchange.to_eqapo(eq).strip())
+        # equaliser, at 44100 Hz, by dasp
+        Preamp: -3 dB
+        Filter 1: ON HSC Fc 8000 Hz Gain 3 dB Q 0.7
     """
 
     bands: tuple[Band, ...]
@@ -226,6 +238,11 @@ def from_eqapo(text: str, sample_rate: float) -> Equalizer:
 
     Raises:
         ValueError: At any other line, where Equalizer APO itself is silent; or if there is no filter.
+
+    Example:
+        >>> eq = dasp.interchange.from_eqapo("Preamp: -6 dB\\nFilter: ON LSC Fc 100 Hz Gain 4 dB Q 0.7", 44100)
+        >>> eq.gain_db, eq.bands[0].kind
+        (-6.0, 'low_shelf')
     """
     bands: list[Band] = []
     gain_db = 0.0

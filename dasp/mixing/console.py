@@ -42,6 +42,12 @@ class Signals(NamedTuple):
         gain_db: The gain of every compressor and expander without its makeup gain, by section and stage such as
             `track.compressor`: `(*batch, tracks, 1 or 2, samples)`, without tracks for other sections; 0 where a track
             bypasses it.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> signals = console.signals(torch.randn(2, 1, 4410), console.default_controls(2))
+        >>> signals.strips.shape, list(signals.buses), signals.gain_db["track.compressor"].shape
+        (torch.Size([2, 2, 4410]), ['reverb'], torch.Size([2, 1, 4410]))
     """
 
     mix: Tensor

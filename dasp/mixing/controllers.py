@@ -63,6 +63,12 @@ class Controller(nn.Module):
     Raises:
         TypeError: If console is none.
         ValueError: If an argument is out of its range.
+
+    Example:
+        >>> controller = dasp.mixing.Controller.pretrained(sample_rate=44100)
+        >>> song = dasp.mixing.multitrack(seed=1, seconds=1.0, num_tracks=2)
+        >>> {section: tuple(values.shape) for section, values in controller(song.tracks).items()}
+        {'track': (2, 21), 'reverb': (22,), 'master': (18,)}
     """
 
     config: dict[str, Any]

@@ -39,6 +39,12 @@ class SynthSongs:
         fewest: Fewest tracks of a song that is drawn.
         cached: Keep the tracks that have been made, four bytes per sample, since making a song takes longer than
             mixing it: for a few hundred seeds whose songs are drawn again and again, with other tracks and settings.
+
+    Example:
+        >>> training, validation = dasp.mixing.SynthSongs(range(100, 1000)), dasp.mixing.SynthSongs(range(100))
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> dasp.mixing.MixDataset(training, console, "reference", num_items=1, seconds=0.5)[0]["tracks"].shape[1:]
+        torch.Size([1, 22050])
     """
 
     seeds: range = range(1_000_000)

@@ -103,6 +103,10 @@ class Progress:
         steps: Steps planned.
         loss: Loss of this step's excerpt in dB; of the whole after a refinement.
         stage: "descent", or "refinement" against the waveform.
+
+    Example:
+        >>> dasp.mixing.Progress(step=10, steps=150, loss=3.2)
+        Progress(step=10, steps=150, loss=3.2, stage='descent')
     """
 
     step: int
@@ -124,6 +128,15 @@ class FitResult:
         end_loss: Loss of the whole at the end, in dB.
         interrupted: Whether it was stopped before the last step.
         refined: Whether the waveform of the reference brought the controls closer.
+
+    Example:
+        >>> strip = dasp.modules.Chain(dasp.modules.Gain(44100), dasp.modules.StereoPanner(44100))
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100, strip, buses={}, master=None)
+        >>> tracks = torch.randn(2, 1, 8192)
+        >>> mix = console(tracks, console.default_controls(2))
+        >>> result = dasp.mixing.fit(console, list(tracks), mix, steps=1)
+        >>> result.interrupted, len(result.losses)
+        (False, 1)
     """
 
     console: DifferentiableMixingConsole
@@ -177,6 +190,15 @@ def fit(
         TypeError: If tracks or reference is not floating-point audio.
         ValueError: If their lengths differ, the reference is not stereo or is silent, steps is less than 0, or reverb
             is unknown.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> song = dasp.mixing.multitrack(seed=1, seconds=0.5, num_tracks=2)
+        >>> hidden = console.random_controls(2, generator=torch.Generator().manual_seed(0))
+        >>> reference = console(song.tracks, hidden).detach()
+        >>> result = dasp.mixing.fit(console, list(song.tracks), reference, steps=2)
+        >>> result.end_loss < result.start_loss
+        True
     """
     # A tensor of tracks, as consoles take them, is a sequence of them.
     tracks = list(tracks)

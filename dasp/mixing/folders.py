@@ -34,6 +34,15 @@ class Track:
         name: Unique in its song.
         instrument: One of `dasp.mixing.instruments.FAMILIES`.
         path: The audio file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> dasp.io.save(folder / "snare.wav", torch.zeros(1, 4410), 44100)
+        >>> track = dasp.mixing.MultitrackFolder(folder).songs[0].tracks[0]
+        >>> track.name, track.instrument, track.tag, track.format.samples
+        ('snare', 'snare', 'drums', 4410)
     """
 
     name: str
@@ -86,6 +95,16 @@ class Song:
         tracks: Its tracks, sorted.
         mix: File of the mix, or None.
         split: "train" or "test" in MUSDB18, the drummer in ENST-drums, and "" elsewhere.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> dasp.io.save(folder / "snare.wav", torch.zeros(1, 4410), 44100)
+        >>> dasp.io.save(folder / "mix.wav", torch.zeros(2, 4410), 44100)
+        >>> song = dasp.mixing.MultitrackFolder(folder).songs[0]
+        >>> [track.name for track in song.tracks], song.mix.name, song.length, song.sample_rate
+        (['snare'], 'mix.wav', 4410, 44100)
     """
 
     name: str
@@ -125,6 +144,16 @@ class Excerpt:
         tracks: Audio of each track, (channels, samples) with one or two channels, float32.
         mix: Audio of the mix, (2, samples), or None.
         sample_rate: In Hz.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> dasp.io.save(folder / "snare.wav", torch.zeros(1, 44100), 44100)
+        >>> songs = dasp.mixing.MultitrackFolder(folder)
+        >>> excerpt = songs.excerpt(songs.songs[0], start_s=0.5, seconds=0.25)
+        >>> [track.shape for track in excerpt.tracks], excerpt.mix
+        ([torch.Size([1, 11025])], None)
     """
 
     tracks: list[Tensor]
@@ -164,6 +193,15 @@ class MultitrackFolder:
         ValueError: If the layout is unknown, the folder has no songs in it, or a description of a song is broken.
 
     Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> song = Path(tempfile.mkdtemp()) / "first song"
+        >>> song.mkdir()
+        >>> for name in ("bass", "snare"):
+        ...     dasp.io.save(song / f"{name}.wav", torch.zeros(1, 44100), 44100)
+        >>> folder = dasp.mixing.MultitrackFolder(song.parent)
+        >>> folder.songs[0].name, [track.name for track in folder.songs[0].tracks]
+        ('first song', ['bass', 'snare'])
         >>> folder = dasp.mixing.MultitrackFolder("musdb18hq")  # doctest: +SKIP
         >>> folder.songs[0].name, folder.songs[0].length / folder.songs[0].sample_rate  # doctest: +SKIP
         ('A Classic Education - NightOwl', 171.247)

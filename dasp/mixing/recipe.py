@@ -15,7 +15,13 @@ __all__ = ["Recipe", "RecipeError"]
 
 
 class RecipeError(ValueError):
-    """A recipe that is none; the text names the file, the key, what stands there and what was expected."""
+    """A recipe that is none; the text names the file, the key, what stands there and what was expected.
+
+    Example:
+        >>> dasp.mixing.Recipe.parse("[training]\\nsteps = -1")
+        Traceback (most recent call last):
+        dasp.mixing.recipe.RecipeError: ...
+    """
 
 
 def _at_least(low: float, default: Any = MISSING) -> Any:

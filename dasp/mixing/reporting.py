@@ -72,6 +72,12 @@ def report(
 
     Raises:
         ValueError: If names, tracks and controls do not match, or there is no sample.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> page = dasp.mixing.report(console, console.default_controls(1), ["voice"], [0.1 * torch.randn(1, 22050)])
+        >>> "voice" in page
+        True
     """
     # Only here: it takes longer to import than all that is computed.
     from jinja2 import Environment, StrictUndefined

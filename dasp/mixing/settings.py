@@ -45,7 +45,13 @@ _DIGITS = (1, -2, 3, -4, 2)
 
 
 class SettingsError(ValueError):
-    """A description that is none; the text names the place in it, what stands there and what was expected."""
+    """A description that is none; the text names the place in it, what stands there and what was expected.
+
+    Example:
+        >>> dasp.mixing.interpret({"dasp_settings": 2})
+        Traceback (most recent call last):
+        dasp.mixing.settings.SettingsError: ...
+    """
 
 
 class Mix(NamedTuple):
@@ -56,6 +62,12 @@ class Mix(NamedTuple):
         values: Physical controls in float64, as `console.mix` takes them.
         names: The name of each track.
         switches: Mute, solo, bypass and groups of the tracks.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> mix = dasp.mixing.interpret(console.describe(console.default_controls(1), ["voice"]))
+        >>> mix.names, mix.values["track"]["compressor"]["ratio"].dtype
+        (['voice'], torch.float64)
     """
 
     console: DifferentiableMixingConsole
@@ -202,6 +214,14 @@ def interpret(settings: Settings) -> Mix:
     Raises:
         SettingsError: If something is missing, unknown, of the wrong kind, not finite, or outside the domain of its
             processor, or the version is neither 1 nor 2; the text names the place.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> settings = console.describe(console.default_controls(2), ["voice", "bass"])
+        >>> settings["tracks"]["voice"]["gain"]["gain_db"] = -6.0
+        >>> mix = dasp.mixing.interpret(settings)
+        >>> mix.names, mix.values["track"]["gain"]["gain_db"][0].item()
+        (['voice', 'bass'], -6.0)
     """
     settings = _of_this_version(settings)
     _known(settings, _SECTIONS, "")
@@ -317,6 +337,12 @@ def render(settings: Settings, tracks: Mapping[str, Tensor] | Sequence[Tensor]) 
     Raises:
         SettingsError: If the description is none.
         ValueError: If tracks are not those of the description.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> settings = console.describe(console.default_controls(1), ["voice"])
+        >>> dasp.mixing.render(settings, {"voice": torch.randn(1, 4410)}).shape
+        torch.Size([2, 4410])
     """
     mix = interpret(settings)
     if isinstance(tracks, Mapping):

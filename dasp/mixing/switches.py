@@ -23,6 +23,12 @@ class Switches(NamedTuple):
         solo: Bool; where any track is soloed, the others are muted.
         bypass: Bool for each stage of the strip that some track bypasses, by its name.
         group: Whole numbers: the position of the track's group in `console.groups`, or -1 for the master.
+
+    Example:
+        >>> console = dasp.mixing.DifferentiableMixingConsole(44100)
+        >>> tracks, switches = torch.randn(2, 1, 4410), dasp.mixing.Switches(mute=torch.tensor([True, True]))
+        >>> bool(console(tracks, console.default_controls(2), switches=switches).any())
+        False
     """
 
     mute: Tensor | None = None

@@ -61,6 +61,11 @@ class Multitrack:
         tempo: Beats per minute; a bar has four.
         instruments: Instrument of each track, one of `dasp.mixing.instruments.FAMILIES`.
         channels: Number of channels of each track as it was recorded, 1 or 2.
+
+    Example:
+        >>> song = dasp.mixing.multitrack(seed=1, seconds=1.0, names=["voice", "guitar"])
+        >>> song.names, song.tags, song.tracks.shape
+        (('voice', 'guitar'), ('vocals', 'harmony'), torch.Size([2, 1, 44100]))
     """
 
     names: tuple[str, ...]

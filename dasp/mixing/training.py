@@ -56,6 +56,12 @@ class RecipeItems(Dataset[dict[str, Any]]):
     Raises:
         RecipeError: If songs cannot be drawn as the recipe asks.
         ValueError: If a folder has no songs.
+
+    Example:
+        >>> recipe = dasp.mixing.Recipe.parse("[training]\\nsteps = 100\\nvalidate_every = 50")
+        >>> items = dasp.mixing.RecipeItems(recipe, dasp.mixing.DifferentiableMixingConsole(44100), num_items=2)
+        >>> len(items), "reference" in items[0]
+        (2, True)
     """
 
     def __init__(
@@ -123,6 +129,12 @@ class ControllerLoss(nn.Module):
 
     Raises:
         RecipeError: If a weight belongs to no control.
+
+    Example:
+        >>> recipe = dasp.mixing.Recipe.parse("[training]\\nsteps = 100\\nvalidate_every = 50")
+        >>> loss = dasp.mixing.ControllerLoss(recipe, dasp.mixing.DifferentiableMixingConsole(44100))
+        >>> sorted(loss.weights)
+        ['controls', 'features', 'stft']
     """
 
     def __init__(self, recipe: Recipe, console: DifferentiableMixingConsole) -> None:
@@ -234,6 +246,10 @@ def train(
         ImportError: If Lightning, TensorBoard or safetensors is not installed; its text says what to install.
         RecipeError: If the recipe cannot be followed, or the state in the folder is of another.
         KeyboardInterrupt: If the training is interrupted; its state is that of the last validation.
+
+    Example:
+        >>> recipe = dasp.mixing.Recipe.parse("[training]\\nsteps = 100\\nvalidate_every = 50")
+        >>> controller = dasp.mixing.train(recipe, "trained")  # doctest: +SKIP
     """
     lightning = _lightning()
     folder = Path(output)

@@ -54,6 +54,11 @@ def project(u: Tensor) -> Tensor:
 
     Returns:
         u clamped to [0, 1].  Where that changes or bounds a value, gradients pass that lead back inside, and no others.
+
+    Example:
+        >>> u = torch.tensor([-0.5, 0.25, 1.5], requires_grad=True)
+        >>> dasp.modules.project(u).detach()
+        tensor([0.0000, 0.2500, 1.0000])
     """
     function = _TracedProject if torch.compiler.is_compiling() else _Project
     projected: Tensor = function.apply(u)  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -74,6 +79,14 @@ class Processor(nn.Module):
     Raises:
         TypeError: If an argument is unknown or a signal is missing.
         ValueError: If a value is outside its usual range or has the wrong number of bands.
+
+    Example:
+        >>> compressor = dasp.modules.Compressor(44100, threshold_db=-30.0)
+        >>> compressor(torch.randn(4, 2, 4410)).square().mean().backward()
+        >>> compressor.threshold_db_normalized.grad.shape, round(compressor.controls()["threshold_db"].item())
+        (torch.Size([]), -30)
+        >>> compressor.process_normalized(torch.randn(4, 2, 4410), torch.rand(4, compressor.num_controls)).shape
+        torch.Size([4, 2, 4410])
     """
 
     function: ClassVar[Callable[..., Tensor]]

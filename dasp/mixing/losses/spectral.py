@@ -400,6 +400,12 @@ class StereoSTFTLoss(MultiResolutionSTFTLoss):
 
     Raises:
         ValueError: If a weight is negative or all are zero, or as in `MultiResolutionSTFTLoss`.
+
+    Example:
+        >>> x = torch.randn(2, 8192, generator=torch.Generator().manual_seed(0))
+        >>> loss = dasp.mixing.StereoSTFTLoss()
+        >>> loss(x, x).item(), bool(loss(x.flip(0), x) > 1)
+        (0.0, True)
     """
 
     _channels = (2,)
@@ -433,6 +439,11 @@ class SumAndDifferenceSTFTLoss(StereoSTFTLoss):
     """`StereoSTFTLoss` of the mid and side signals alone (Steinmetz 2021): blind to an exchange of left and right.
 
     Start a fit with it from pans off the centre, or with `StereoSTFTLoss`, whose docstring tells why.
+
+    Example:
+        >>> x = torch.randn(2, 8192, generator=torch.Generator().manual_seed(0))
+        >>> bool(dasp.mixing.SumAndDifferenceSTFTLoss()(x.flip(0), x) < 1e-3)
+        True
     """
 
     def __init__(
@@ -462,6 +473,11 @@ def multi_resolution_stft(
 
     Returns:
         Scalar, or (*batch,) with reduction "none".
+
+    Example:
+        >>> x = torch.randn(1, 8192, generator=torch.Generator().manual_seed(0))
+        >>> round(dasp.mixing.multi_resolution_stft(F.gain(x, 44100, -0.5), x).item(), 1)
+        0.5
     """
     return cast(Tensor, MultiResolutionSTFTLoss(resolutions, floor_db, log_weight, linear_weight, reduction)(x, y))
 
@@ -481,6 +497,11 @@ def sum_and_difference(
 
     Returns:
         Scalar, or (*batch,) with reduction "none".
+
+    Example:
+        >>> x = torch.randn(2, 8192, generator=torch.Generator().manual_seed(0))
+        >>> round(dasp.mixing.sum_and_difference(F.gain(x, 44100, -0.5), x).item(), 1)
+        0.5
     """
     return cast(Tensor, SumAndDifferenceSTFTLoss(resolutions, floor_db, log_weight, linear_weight, reduction)(x, y))
 

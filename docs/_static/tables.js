@@ -1,0 +1,14 @@
+// A table or formula that is wider than its place gets the focus by the keyboard, so that the arrows scroll it, and a name.
+const mark = () => {
+  for (const wrapper of document.querySelectorAll(".table-wrapper, .math-wrapper")) {
+    if (wrapper.scrollWidth > wrapper.clientWidth) {
+      wrapper.tabIndex = 0;
+      wrapper.setAttribute("role", "group");
+      wrapper.setAttribute("aria-label", "Wider than the page");
+    } else {
+      for (const name of ["tabindex", "role", "aria-label"]) wrapper.removeAttribute(name);
+    }
+  }
+};
+mark();
+addEventListener("resize", mark);
