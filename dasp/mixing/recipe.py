@@ -238,6 +238,8 @@ class Recipe:
             return cls.parse(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: is not TOML: byte {error.start} is no UTF-8") from error
         except ValueError as error:
             raise RecipeError(f"{path}: {error}") from error
 
