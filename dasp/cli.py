@@ -62,6 +62,7 @@ _HEARD = 4
 # Shorter mixes are done before a bar is worth its line.
 _LONG_S = 60.0
 _PROJECTS = ("reaper", "dawproject")
+_FAUST = "faust"
 _EQUALIZERS: dict[str, Callable[[interchange.Equalizer, str], str]] = {
     "eqapo": interchange.to_eqapo,
     "camilladsp": interchange.to_camilladsp,
@@ -278,20 +279,20 @@ def _parser() -> argparse.ArgumentParser:
 
     exported = commands.add_parser(
         "export",
-        help="write settings as a project or an equaliser of other programs",
+        help="write settings as a project, an effect or an equaliser of other programs",
         description="Writes a settings.json as a project of REAPER that refers to STEMS, or a DAWproject that has them "
-        "in it, or the filters of one section as text.",
+        "in it, or one section as an effect in Faust, or its filters as text.",
     )
     exported.add_argument("settings", type=_path, metavar="SETTINGS", help="a settings.json")
     exported.add_argument(
         "stems", nargs="*", type=_path, metavar="STEMS", help="for projects: a folder of audio files, or the files"
     )
-    exported.add_argument("--format", required=True, choices=(*_PROJECTS, *_EQUALIZERS), help="what to write")
+    exported.add_argument("--format", required=True, choices=(*_PROJECTS, _FAUST, *_EQUALIZERS), help="what to write")
     exported.add_argument("--output", required=True, type=_path, metavar="FILE", help="the file to write")
     exported.add_argument(
         "--section",
         metavar="NAME",
-        help="for equalisers: master, or the name of a track, group or bus (default master)",
+        help="for effects and equalisers: master, or the name of a track, group or bus (default master)",
     )
     exported.add_argument(
         "--effects",
@@ -857,10 +858,14 @@ def _export(arguments: argparse.Namespace) -> int:
         say(f"written to {', '.join(map(str, written))}")
         return 0
     section = arguments.section or "master"
-    eq = interchange.equalizer(settings, section)
-    if eq.left_out:
-        say(f"{section}: without {', '.join(eq.left_out)}, which are no filters")
-    text = _EQUALIZERS[arguments.format](eq, section)
+    if arguments.format == _FAUST:
+        text, left_out = interchange.to_faust(settings, section)
+        why = "which Faust has no counterpart of here"
+    else:
+        eq = interchange.equalizer(settings, section)
+        text, left_out, why = _EQUALIZERS[arguments.format](eq, section), eq.left_out, "which are no filters"
+    if left_out:
+        say(f"{section}: without {', '.join(left_out)}, {why}")
     with io.atomic(output, arguments.force) as temporary:
         temporary.write_text(text, encoding="utf-8")
     say(f"written to {output}")
