@@ -340,10 +340,20 @@ def test_a_file_without_end_is_no_description(here, capsys, monkeypatch):
     assert (code, line) == (1, "dasp: /dev/zero: is longer than 1 MiB, expected a description")
 
 
-def test_a_recipe_that_is_no_text_is_named(here, capsys):
-    code, line = run(capsys, "train", "mix.wav", "--output", "out")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xfe", "is not TOML: byte 0 is no UTF-8"),
+        (b"a = " + b"[" * 100_000, "is not TOML: maximum recursion depth exceeded"),
+        (b"a = " + b"9" * 5000, "is not TOML: Exceeds the limit"),
+        (bytes(2 << 20), "is longer than 1 MiB, expected a recipe"),
+    ],
+)
+def test_files_that_are_no_recipes_are_named(here, capsys, data, message):
+    (here / "r.toml").write_bytes(data)
+    code, line = run(capsys, "train", "r.toml", "--output", "out")
     assert code == 1
-    assert line.startswith("dasp: mix.wav: is not TOML: byte ")
+    assert line.startswith(f"dasp: r.toml: {message}")
     assert not (here / "out").exists()
 
 
