@@ -612,6 +612,11 @@ def _folder(
         except OSError as error:
             raise CommandError(f"{output}: cannot be written to ({error.strerror})") from error
         yield
+    except OSError as error:
+        if error.filename is None and error.strerror:
+            # What others write into the folder, such as the logs of a training.
+            raise OSError(error.errno, error.strerror, str(output)) from error
+        raise
     finally:
         for place in made:
             # What has a file in it stays.

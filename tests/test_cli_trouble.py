@@ -263,6 +263,16 @@ def test_an_error_of_a_file_without_a_name_gets_that_of_the_output(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_others_write_into_the_folder_is_named_by_it(here, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "train", full)
+    code, line = run(capsys, "train", "small", "--output", "out")
+    assert (code, line) == (1, "dasp: out: No space left on device")
+    assert not (here / "out").exists()
+
+
 def test_checkpoints_that_cannot_be_written_or_read_are_named(tmp_path):
     pytest.importorskip("safetensors")
     with pytest.raises(FileNotFoundError) as caught:
