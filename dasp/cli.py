@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -603,25 +603,20 @@ def _folder(
     existing = [path for path in outputs if path.exists()]
     if existing and not force:
         raise CommandError(f"{existing[0]}: exists already, use --force to replace it")
-    made = [place for place in (output, *output.parents) if not place.exists()]
-    try:
+    with ExitStack() as made:
         try:
-            output.mkdir(parents=True, exist_ok=True)
+            made.enter_context(io.made_folder(output))
             # Whether a file can be made there shows when one is.
             TemporaryFile(dir=output).close()
         except OSError as error:
             raise CommandError(f"{output}: cannot be written to ({error.strerror})") from error
-        yield
-    except OSError as error:
-        if error.filename is None and error.strerror:
-            # What others write into the folder, such as the logs of a training.
-            raise OSError(error.errno, error.strerror, str(output)) from error
-        raise
-    finally:
-        for place in made:
-            # What has a file in it stays.
-            with suppress(OSError):
-                place.rmdir()
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None and error.strerror:
+                # What others write into the folder, such as the logs of a training.
+                raise OSError(error.errno, error.strerror, str(output)) from error
+            raise
 
 
 def _check_no_inputs(outputs: Iterable[Path], inputs: Iterable[str | os.PathLike[str]]) -> None:

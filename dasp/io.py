@@ -415,6 +415,20 @@ def atomic(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again, with those made around it, if it is empty in the end."""
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in made:
+            # What has a file in it stays.
+            with suppress(OSError):
+                place.rmdir()
+
+
 def _check_output(path: str | os.PathLike[str], target: Path, force: bool) -> None:
     shown = _shown(Path(path))
     if target.exists() and not target.is_file():
