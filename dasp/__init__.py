@@ -12,7 +12,7 @@ __all__ = ["PROCESSORS", "Param", "Signal", "Spec", "__version__", "debug", "inf
 
 # What dasp needs or can use, by the names of their distributions.
 _PACKAGES = (
-    *("torch", "numpy", "scipy", "soundfile", "rich", "matplotlib", "jinja2"),
+    *("torch", "numpy", "scipy", "soundfile", "rich", "jinja2"),
     *("triton", "safetensors", "pedalboard", "lightning", "tensorboard"),
 )
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import StringIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryFile
+from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -22,11 +29,11 @@ from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.constraints import Constraints
 from dasp.mixing.controllers import Controller
 from dasp.mixing.controls import Values
+from dasp.mixing.deconvolution import noise_reverbs
 from dasp.mixing.demo import Demo
 from dasp.mixing.demo import make as make_demo
 from dasp.mixing.excerpts import choose_excerpts
 from dasp.mixing.fitting import FitResult, Progress, fit
-from dasp.mixing.picture import draw
 from dasp.mixing.presets import DEFAULT_LOCKED, named_strip
 from dasp.mixing.recipe import Recipe
 from dasp.mixing.reporting import LONGEST_S, report
@@ -36,11 +43,14 @@ from dasp.mixing.training import STATE, train
 
 _REPORT = "report.html"
 _MIX_OUTPUTS = ("mix.wav", "settings.json", _REPORT)
-_OUTPUTS = (*_MIX_OUTPUTS, "fit.png")
 _ROOM = "reverb.wav"
-_DEMO_OUTPUTS = ("reference.wav", "hidden_settings.json")
+_HIDDEN = "hidden_settings.json"
 _DEFAULT_DEMO_OUTPUT = "dasp-demo"
-_INTERRUPTED = 130
+# What a shell gives for a program that a signal has ended.
+_SIGNALLED = 128
+_INTERRUPTED = _SIGNALLED + signal.SIGINT
+_BROKEN_PIPE = 141
+_ENDINGS = ("SIGTERM", "SIGHUP")
 _STEPS, _DEMO_STEPS = 60, 100
 # Samples that are mixed at once.  Shorter blocks make the impulse response of each reverberation more often: half of
 # this takes 15 % more time, an eighth three times as much.  Longer ones gain nothing and take memory.
@@ -52,6 +62,7 @@ _HEARD = 4
 # Shorter mixes are done before a bar is worth its line.
 _LONG_S = 60.0
 _PROJECTS = ("reaper", "dawproject")
+_FAUST = "faust"
 _EQUALIZERS: dict[str, Callable[[interchange.Equalizer, str], str]] = {
     "eqapo": interchange.to_eqapo,
     "camilladsp": interchange.to_camilladsp,
@@ -65,6 +76,10 @@ class CommandError(Exception):
     """Something the user can put right; the text is one line."""
 
 
+class _Interrupted(KeyboardInterrupt):
+    """An interrupt after which something is left; the text says what."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line."""
 
@@ -73,25 +88,98 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    parsed = _parser().parse_args(arguments)
+    """Runs the command line and returns its exit code.
+
+    That is 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP, 141 where nobody
+    reads the output any more.
+    """
+    _prepare_streams()
+    with _ending() as signals:
+        try:
+            code = _run(arguments)
+        except KeyboardInterrupt as interrupt:
+            print(f"dasp: interrupted, {_one_line(interrupt, 'nothing written')}", file=sys.stderr)
+            code = _INTERRUPTED
+        except BrokenPipeError:
+            code = _BROKEN_PIPE
+    return _SIGNALLED + signals[0] if signals and code == _INTERRUPTED else code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    debug = False
     try:
-        return int(parsed.run(parsed))
-    except KeyboardInterrupt:
-        print("dasp: interrupted, nothing written", file=sys.stderr)
-        return _INTERRUPTED
+        try:
+            parsed = _parser().parse_args(arguments)
+            debug = parsed.debug
+            return int(parsed.run(parsed))
+        finally:
+            _flush()
+    except BrokenPipeError:
+        raise
     except (CommandError, ValueError, TypeError, OSError, MemoryError, ImportError) as error:
-        if parsed.debug:
+        if debug:
             raise
         print(f"dasp: {_one_line(error)}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        # What torch says of memory that it does not get; all else is a defect, of which the traceback tells.
+        if debug or "allocate" not in str(error):
+            raise
+        print(f"dasp: not enough memory ({_one_line(error)[:200]})", file=sys.stderr)
+        return 1
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _prepare_streams() -> None:
+    """Lets any name be printed in any encoding, and everything where a program has no standard streams."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, StringIO())
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left would be tried again, and complained of, when the program ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+@contextmanager
+def _ending() -> Iterator[list[int]]:
+    """Makes signals that end a program interrupts, so that it removes its temporary files; gives those that came."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in _ENDINGS if hasattr(signal, name)]
+    here = threading.current_thread() is threading.main_thread()
+    taken = [number for number in numbers if here and signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield came
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _one_line(error: BaseException, otherwise: str = "") -> str:
+    text = str(error) or otherwise or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    return text
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    """Text without what would move a cursor or turn the direction of writing."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,14 +192,14 @@ def _parser() -> argparse.ArgumentParser:
         "fit",
         help="find the console settings that reproduce a mix",
         description="Finds the settings of a mixing console with which STEMS become the reference mix, and writes "
-        "mix.wav, settings.json, report.html, fit.png and, with an impulse response, reverb.wav; prints what it found.",
+        "mix.wav, settings.json, report.html and, with an impulse response, reverb.wav; prints what it found.",
     )
-    found.add_argument("stems", nargs="*", metavar="STEMS", help="a folder of audio files, or the files")
-    found.add_argument("--reference", metavar="FILE", help="the mix to reproduce")
-    found.add_argument("--output", metavar="FOLDER", help="where to write; made if it does not exist")
+    found.add_argument("stems", nargs="*", type=_path, metavar="STEMS", help="a folder of audio files, or the files")
+    found.add_argument("--reference", type=_path, metavar="FILE", help="the mix to reproduce")
+    found.add_argument("--output", type=_path, metavar="FOLDER", help="where to write; made if it does not exist")
     found.add_argument("--demo", action="store_true", help="fit a synthetic multitrack mixed with hidden settings")
     found.add_argument("--steps", type=_count, metavar="N", help=f"steps of gradient descent (default {_STEPS})")
-    found.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of excerpts (default 0)")
+    found.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of the choice of excerpts (default 0)")
     found.add_argument(
         "--reverb",
         choices=("impulse", "noise"),
@@ -150,9 +238,11 @@ def _parser() -> argparse.ArgumentParser:
         help="mix stems with settings that a fit has written",
         description="Mixes STEMS with the settings of a settings.json.",
     )
-    rendered.add_argument("settings", metavar="SETTINGS", help="a settings.json")
-    rendered.add_argument("stems", nargs="+", metavar="STEMS", help="a folder of audio files, or the files")
-    rendered.add_argument("--output", required=True, metavar="FILE", help="the mix to write; its suffix is the format")
+    rendered.add_argument("settings", type=_path, metavar="SETTINGS", help="a settings.json")
+    rendered.add_argument("stems", nargs="+", type=_path, metavar="STEMS", help="a folder of audio files, or the files")
+    rendered.add_argument(
+        "--output", required=True, type=_path, metavar="FILE", help="the mix to write; its suffix is the format"
+    )
     rendered.set_defaults(run=_render)
 
     mixed = commands.add_parser(
@@ -161,10 +251,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Mixes STEMS with settings that a trained network finds, and writes mix.wav, settings.json and "
         "report.html.",
     )
-    mixed.add_argument("stems", nargs="+", metavar="STEMS", help="a folder of audio files, or the files")
-    mixed.add_argument("--reference", metavar="FILE", help="a mix that this one should be like")
-    mixed.add_argument("--model", metavar="FILE", help="a controller.safetensors (default: that of dasp)")
-    mixed.add_argument("--output", required=True, metavar="FOLDER", help="where to write; made if it does not exist")
+    mixed.add_argument("stems", nargs="+", type=_path, metavar="STEMS", help="a folder of audio files, or the files")
+    mixed.add_argument("--reference", type=_path, metavar="FILE", help="a mix that this one should be like")
+    mixed.add_argument("--model", type=_path, metavar="FILE", help="a controller.safetensors (default: that of dasp)")
+    mixed.add_argument(
+        "--output", required=True, type=_path, metavar="FOLDER", help="where to write; made if it does not exist"
+    )
     mixed.set_defaults(run=_mix)
 
     trained = commands.add_parser(
@@ -174,28 +266,33 @@ def _parser() -> argparse.ArgumentParser:
         "from which --resume goes on.",
     )
     trained.add_argument(
-        "config", metavar="CONFIG", help=f"a TOML file, or a recipe of dasp: {', '.join(sorted(_recipes()))}"
+        "config",
+        type=_path,
+        metavar="CONFIG",
+        help=f"a TOML file, or a recipe of dasp: {', '.join(sorted(_recipes()))}",
     )
-    trained.add_argument("--output", required=True, metavar="FOLDER", help="where to write; made if it does not exist")
+    trained.add_argument(
+        "--output", required=True, type=_path, metavar="FOLDER", help="where to write; made if it does not exist"
+    )
     trained.add_argument("--resume", action="store_true", help="go on where an earlier training was interrupted")
     trained.set_defaults(run=_train)
 
     exported = commands.add_parser(
         "export",
-        help="write settings as a project or an equaliser of other programs",
+        help="write settings as a project, an effect or an equaliser of other programs",
         description="Writes a settings.json as a project of REAPER that refers to STEMS, or a DAWproject that has them "
-        "in it, or the filters of one section as text.",
+        "in it, or one section as an effect in Faust, or its filters as text.",
     )
-    exported.add_argument("settings", metavar="SETTINGS", help="a settings.json")
+    exported.add_argument("settings", type=_path, metavar="SETTINGS", help="a settings.json")
     exported.add_argument(
-        "stems", nargs="*", metavar="STEMS", help="for projects: a folder of audio files, or the files"
+        "stems", nargs="*", type=_path, metavar="STEMS", help="for projects: a folder of audio files, or the files"
     )
-    exported.add_argument("--format", required=True, choices=(*_PROJECTS, *_EQUALIZERS), help="what to write")
-    exported.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    exported.add_argument("--format", required=True, choices=(*_PROJECTS, _FAUST, *_EQUALIZERS), help="what to write")
+    exported.add_argument("--output", required=True, type=_path, metavar="FILE", help="the file to write")
     exported.add_argument(
         "--section",
         metavar="NAME",
-        help="for equalisers: master, or the name of a track, group or bus (default master)",
+        help="for effects and equalisers: master, or the name of a track, group or bus (default master)",
     )
     exported.add_argument(
         "--effects",
@@ -221,11 +318,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, expected a file or a folder")
+    return text
+
+
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
+    """A whole number that a generator of random numbers takes as a seed, too."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected a whole number from 0 to 10^18")
+    return int(text)
 
 
 def _lock(text: str) -> tuple[str, float | None]:
@@ -265,31 +368,37 @@ def _fit(arguments: argparse.Namespace) -> int:
         print(f"dasp fit: {', '.join(names[m] for m in missing)} missing; see dasp fit --help", file=sys.stderr)
         return 2
     output = Path(arguments.output)
-    _check_outputs(output, (*_OUTPUTS, _ROOM), arguments.force)
-    stems = io.load_tracks(io.find_stems(arguments.stems), notify=say)
-    reference = _load_reference(arguments.reference, stems, say)
-    sounding = [bool(track.any()) for track in stems.tracks]
-    if not any(sounding):
-        raise CommandError("every stem is silent: there is nothing to mix")
-    for name, sounds in zip(stems.names, sounding, strict=True):
-        if not sounds:
-            say(f"{name}: is silent, its settings mean nothing")
-    if not bool(reference.any()):
-        raise CommandError(f"{arguments.reference}: is silent, expected a mix")
-    console = _console(stems.sample_rate, arguments.strip)
-    tracks = _aligned(stems, reference, arguments, say)
-    length = reference.shape[-1]
-    result = _run_fit(console, [t[..., :length] for t in tracks], stems.names, reference, arguments, _STEPS)
-    _write(output, arguments.force, result, tracks, stems.names)
-    if arguments.report:
+    found = io.find_stems(arguments.stems)
+    inputs = [arguments.reference, *(path for _, path in found)]
+    with _folder(output, (*_MIX_OUTPUTS, _ROOM), arguments.force, inputs):
+        stems = io.load_tracks(found, notify=say)
+        reference = _load_reference(arguments.reference, stems, say)
+        _check_sounding(stems.names, stems.tracks, say)
+        if not bool(reference.any()):
+            raise CommandError(f"{arguments.reference}: is silent, expected a mix")
+        console = _console(stems.sample_rate, arguments.strip)
+        tracks = _aligned(stems, reference, arguments, say)
+        length = reference.shape[-1]
         heard = [track[..., :length] for track in tracks]
-        _write_report(
-            output, arguments.force, result.console, result.controls, stems.names, heard, reference, result.losses
-        )
-    if not arguments.quiet:
-        _print_summary(result, tracks, stems.names)
+        result = _run_fit(console, heard, stems.names, reference, arguments, _STEPS, say)
+        _write(output, arguments.force, result, tracks, stems.names)
+        with _written(output):
+            if not arguments.quiet:
+                _print_summary(result, tracks, stems.names)
+            if arguments.report:
+                parts = stems.names, heard, reference, result.losses
+                _write_report(output, arguments.force, result.console, result.controls, *parts)
     say(_outcome(result, output))
     return _INTERRUPTED if result.interrupted else 0
+
+
+def _check_sounding(names: Sequence[str], tracks: Sequence[Tensor], say: Callable[[str], None]) -> None:
+    """Says which tracks are silent, and refuses to mix nothing."""
+    silent = [name for name, track in zip(names, tracks, strict=True) if not bool(track.any())]
+    if len(silent) == len(names):
+        raise CommandError("every stem is silent: there is nothing to mix")
+    for name in silent:
+        say(f"{name}: is silent, its settings mean nothing")
 
 
 def _console(sample_rate: int, strip: Sequence[str] | None) -> DifferentiableMixingConsole:
@@ -357,9 +466,13 @@ def _run_fit(
     reference: Tensor,
     arguments: argparse.Namespace,
     default_steps: int,
+    say: Callable[[str], None],
 ) -> FitResult:
     steps = default_steps if arguments.steps is None else arguments.steps
     obey = Constraints(console, names, dict(arguments.lock), dict(arguments.limit))
+    for bus in noise_reverbs(console) if arguments.reverb == "impulse" and steps else ():
+        if not obey.leaves(bus):
+            say(f"{bus}: has locks or limits, which an impulse response cannot obey: stays noise (--reverb noise)")
     with _progress(steps, arguments.quiet) as on_step:
         return fit(
             console,
@@ -381,17 +494,16 @@ def _write(
     names: Sequence[str],
 ) -> None:
     """Writes what a fit found, all of it or nothing; the mix is rendered from the settings as they read back."""
-    output.mkdir(parents=True, exist_ok=True)
-    console, values = result.console, result.console.denormalize(result.controls)
+    console = result.console
     room = next((stage for bus in console.buses for stage in _rooms(console, bus)), None)
-    if room is None:
-        (output / _ROOM).unlink(missing_ok=True)
-    else:
-        io.save(output / _ROOM, room.get_buffer("impulse_response"), int(console.sample_rate), force=force)
-    with io.atomic(output / "fit.png", force) as picture:
-        draw(picture, console, values, names, result.losses)
+    with ExitStack() as opened:
+        if room is not None:
+            response = opened.enter_context(io.atomic(output / _ROOM, force))
+            io.save(response, room.get_buffer("impulse_response"), int(console.sample_rate), force=True)
         blocks = zip(*(track.split(_BLOCK, -1) for track in tracks), strict=True)
         _write_mix(output, force, console, result.controls, names, blocks)
+    if room is None:
+        (output / _ROOM).unlink(missing_ok=True)
 
 
 def _write_mix(
@@ -408,6 +520,8 @@ def _write_mix(
     with io.atomic(output / "settings.json", force) as description:
         description.write_text(text, encoding="utf-8")
         _render_blocks(settings_format.parse(text), blocks, output / "mix.wav", force, on_samples=on_samples)
+    # What is there is of another mix.
+    (output / _REPORT).unlink(missing_ok=True)
 
 
 def _write_report(
@@ -426,6 +540,15 @@ def _write_report(
         file.write_text(page, encoding="utf-8")
 
 
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """Says what an interrupt leaves that comes after the main thing is done."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise _Interrupted(f"the mix and its settings are written to {output}") from interrupt
+
+
 def _rooms(console: DifferentiableMixingConsole, bus: str) -> list[M.Processor]:
     """The convolutions of a bus."""
     return [s for s in console.sections()[bus].stages().values() if s.spec.name == "convolution_reverb"]
@@ -439,33 +562,70 @@ def _render_blocks(
     notify: Callable[[str], None] = lambda notice: None,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> None:
-    """Writes the mix of tracks that come in blocks, in the order of the settings; tells how many samples are done."""
+    """Writes the mix of tracks that come in blocks, in the order of the settings; tells how many samples are done.
+
+    Where the console is late the mix is not: its first samples are left out, and silence goes in after the last.
+    """
     console, values, _, switches = settings_format.interpret(settings)
     state: State = {}
-    done = 0
+    done, early = 0, console.latency
+    tracks: Sequence[Tensor] = ()
     with torch.no_grad(), io.writer(output, 2, int(console.sample_rate), force=force, notify=notify) as write:
         for tracks in blocks:
             mix, state = console.mix_block(tracks, state, values, switches=switches)
-            write(mix)
+            late, early = min(early, mix.shape[-1]), max(0, early - mix.shape[-1])
+            write(mix[..., late:])
             done += mix.shape[-1]
             on_samples(done)
+        if tracks and console.latency:
+            silence = [track.new_zeros(track.shape[0], console.latency) for track in tracks]
+            write(console.mix_block(silence, state, values, switches=switches)[0][..., early:])
 
 
 def _outcome(result: FitResult, output: Path) -> str:
     start, end = f"{result.start_loss:.2f} dB", f"{result.end_loss:.2f} dB"
-    how = f"interrupted after {len(result.losses)} steps" if result.interrupted else f"{len(result.losses)} steps"
+    how = f"{len(result.losses)} step{'s' if len(result.losses) != 1 else ''}"
+    how = f"interrupted after {how}" if result.interrupted else how
     if result.refined:
         how += ", then by waveform"
     return f"spectral distance {start} at the start, {end} after the fit ({how}); written to {output}"
 
 
-def _check_outputs(output: Path, names: Sequence[str], force: bool) -> None:
-    """Refuses before the work and not after it."""
+@contextmanager
+def _folder(
+    output: Path, names: Sequence[str], force: bool, inputs: Sequence[str | os.PathLike[str]] = ()
+) -> Iterator[None]:
+    """A folder to write files to: refuses before the work and not after it, and is not there if nothing comes of it."""
     if output.exists() and not output.is_dir():
         raise CommandError(f"{output}: is a file, expected a folder to write to")
-    existing = [name for name in names if (output / name).exists()]
+    outputs = [output / name for name in names]
+    _check_no_inputs(outputs, inputs)
+    existing = [path for path in outputs if path.exists()]
     if existing and not force:
-        raise CommandError(f"{output / existing[0]}: exists already, use --force to replace it")
+        raise CommandError(f"{existing[0]}: exists already, use --force to replace it")
+    with ExitStack() as made:
+        try:
+            made.enter_context(io.made_folder(output))
+            # Whether a file can be made there shows when one is.
+            TemporaryFile(dir=output).close()
+        except OSError as error:
+            raise CommandError(f"{output}: cannot be written to ({error.strerror})") from error
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None and error.strerror:
+                # What others write into the folder, such as the logs of a training.
+                raise OSError(error.errno, error.strerror, str(output)) from error
+            raise
+
+
+def _check_no_inputs(outputs: Iterable[Path], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuses to write over what is read, with --force too."""
+    given = [Path(path) for path in inputs]
+    for output in outputs:
+        for path in given:
+            if output.exists() and path.exists() and output.samefile(path):
+                raise CommandError(f"{output}: is read by this command, expected another place to write to")
 
 
 # ---- fit --demo
@@ -476,23 +636,25 @@ def _fit_demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
         print("dasp fit: --demo takes neither STEMS nor --reference; see dasp fit --help", file=sys.stderr)
         return 2
     output = Path(arguments.output or _DEFAULT_DEMO_OUTPUT)
-    _check_outputs(output, (*_OUTPUTS, _ROOM, *_DEMO_OUTPUTS), arguments.force)
     demo = make_demo(seed=arguments.seed)
     names, tracks = demo.song.names, list(demo.song.tracks)
     rate = demo.song.sample_rate
-    console = _console(rate, arguments.strip)
-    result = _run_fit(console, tracks, names, demo.reference, arguments, _DEMO_STEPS)
-    _write(output, arguments.force, result, tracks, names)
-    if arguments.report:
-        parts = names, tracks, demo.reference, result.losses
-        _write_report(output, arguments.force, result.console, result.controls, *parts)
-    for name, track in zip(names, tracks, strict=True):
-        (output / "stems").mkdir(exist_ok=True)
-        io.save(output / "stems" / f"{name}.wav", track, rate, force=True)
-    io.save(output / "reference.wav", demo.reference, rate, force=arguments.force)
-    with io.atomic(output / "hidden_settings.json", arguments.force) as temporary:
-        hidden = demo.console.describe(demo.controls, names)
-        temporary.write_text(settings_format.to_json(hidden), encoding="utf-8")
+    sounds = {f"stems/{name}.wav": track for name, track in zip(names, tracks, strict=True)}
+    sounds["reference.wav"] = demo.reference
+    with _folder(output, (*_MIX_OUTPUTS, _ROOM, *sounds, _HIDDEN), arguments.force):
+        console = _console(rate, arguments.strip)
+        result = _run_fit(console, tracks, names, demo.reference, arguments, _DEMO_STEPS, say)
+        _write(output, arguments.force, result, tracks, names)
+        with _written(output):
+            (output / "stems").mkdir(exist_ok=True)
+            for name, samples in sounds.items():
+                io.save(output / name, samples, rate, force=arguments.force)
+            with io.atomic(output / _HIDDEN, arguments.force) as temporary:
+                hidden = demo.console.describe(demo.controls, names)
+                temporary.write_text(settings_format.to_json(hidden), encoding="utf-8")
+            if arguments.report:
+                parts = names, tracks, demo.reference, result.losses
+                _write_report(output, arguments.force, result.console, result.controls, *parts)
     if not arguments.quiet:
         _print_found(demo, result.console.denormalize(result.controls))
     say(_outcome(result, output))
@@ -534,11 +696,9 @@ def _print_found(demo: Demo, found: Values) -> None:
 def _render(arguments: argparse.Namespace) -> int:
     say = _speaker(arguments.quiet)
     output = Path(arguments.output)
-    if output.exists() and not arguments.force:
-        raise CommandError(f"{output}: exists already, use --force to replace it")
-    settings = settings_format.read(arguments.settings)
-    console, _, names, _ = settings_format.interpret(settings)
+    settings, (console, _, names, _) = _read_settings(arguments.settings)
     paths, rate = list(_stems_of(names, arguments, say).items()), int(console.sample_rate)
+    _check_file(output, arguments.force, [arguments.settings, *(path for _, path in paths)])
     with (
         io.TrackReader(paths, rate, say) as reader,
         _render_progress(reader.samples, rate, arguments.quiet) as on_samples,
@@ -548,14 +708,29 @@ def _render(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_file(output: Path, force: bool, inputs: Sequence[str | os.PathLike[str]]) -> None:
+    _check_no_inputs([output], inputs)
+    if output.exists() and not force:
+        raise CommandError(f"{output}: exists already, use --force to replace it")
+
+
 # ---- mix
 
 
 def _mix(arguments: argparse.Namespace) -> int:
     say = _speaker(arguments.quiet)
     output = Path(arguments.output)
-    _check_outputs(output, _MIX_OUTPUTS, arguments.force)
     stems = io.find_stems(arguments.stems)
+    inputs = [path for path in (arguments.reference, arguments.model) if path is not None]
+    with _folder(output, _MIX_OUTPUTS, arguments.force, [*inputs, *(path for _, path in stems)]):
+        _mix_into(output, stems, arguments, say)
+    say(f"written to {output}")
+    return 0
+
+
+def _mix_into(
+    output: Path, stems: Sequence[tuple[str, Path]], arguments: argparse.Namespace, say: Callable[[str], None]
+) -> None:
     with io.TrackReader(stems, notify=say) as reader:
         rate, names = reader.sample_rate, reader.names
         heard = _loudest(lambda: io.TrackReader(stems, rate), reader)
@@ -565,14 +740,9 @@ def _mix(arguments: argparse.Namespace) -> int:
             else Controller.pretrained(sample_rate=rate)
         )
         reference = _heard_reference(arguments.reference, rate, say) if arguments.reference else None
-    if not any(bool(track.any()) for track in heard):
-        raise CommandError("every stem is silent: there is nothing to mix")
-    for name, track in zip(names, heard, strict=True):
-        if not bool(track.any()):
-            say(f"{name}: is silent, its settings mean nothing")
+    _check_sounding(names, heard, say)
     with torch.no_grad():
         controls = controller(heard, reference=reference)
-    output.mkdir(parents=True, exist_ok=True)
     with (
         io.TrackReader(stems, rate) as reader,
         _render_progress(reader.samples, rate, arguments.quiet) as on_samples,
@@ -583,11 +753,10 @@ def _mix(arguments: argparse.Namespace) -> int:
     if arguments.report:
         length = min(samples, round(LONGEST_S * rate))
         start = (samples - length) // 2
-        part = [io.load_excerpt(path, start, length, rate) for _, path in stems]
-        parts = names, part, reference, (), start / rate
-        _write_report(output, arguments.force, controller.console, controls, *parts)
-    say(f"written to {output}")
-    return 0
+        with _written(output):
+            part = [io.load_excerpt(path, start, length, rate) for _, path in stems]
+            parts = names, part, reference, (), start / rate
+            _write_report(output, arguments.force, controller.console, controls, *parts)
 
 
 def _loudest(again: Callable[[], io.TrackReader], reader: io.TrackReader) -> list[Tensor]:
@@ -642,16 +811,18 @@ def _recipes() -> dict[str, Path]:
 def _train(arguments: argparse.Namespace) -> int:
     say = _speaker(arguments.quiet)
     output, config = Path(arguments.output), Path(arguments.config)
-    _check_outputs(output, () if arguments.resume else _TRAINED, arguments.force)
     known = _recipes()
-    recipe = Recipe.read(known[arguments.config] if not config.exists() and arguments.config in known else config)
-    try:
-        train(recipe, output, arguments.resume, not arguments.quiet and sys.stderr.isatty(), say)
-    except KeyboardInterrupt:
-        if (output / STATE).exists():
-            print(f"dasp: interrupted; the same command with --resume goes on from {output / STATE}", file=sys.stderr)
-            return _INTERRUPTED
-        raise
+    config = known[arguments.config] if not config.exists() and arguments.config in known else config
+    recipe = Recipe.read(config)
+    with _folder(output, () if arguments.resume else _TRAINED, arguments.force, [config]):
+        try:
+            train(recipe, output, arguments.resume, not arguments.quiet and _is_live(), say)
+        except KeyboardInterrupt as interrupt:
+            state = output / STATE
+            left = (
+                f"the same command with --resume goes on from {state}" if state.exists() else "before the first state"
+            )
+            raise _Interrupted(left) from interrupt
     say(f"written to {output}")
     return 0
 
@@ -672,12 +843,14 @@ def _export(arguments: argparse.Namespace) -> int:
                 f"dasp export: --format {arguments.format} takes no {option}; see dasp export --help", file=sys.stderr
             )
             return 2
-    settings = settings_format.read(arguments.settings)
+    settings, mix = _read_settings(arguments.settings)
+    _check_no_inputs([output], [arguments.settings])
     if project:
         if not arguments.stems:
             print(f"dasp export: --format {arguments.format} needs STEMS; see dasp export --help", file=sys.stderr)
             return 2
-        stems = _stems_of(settings_format.interpret(settings).names, arguments, say)
+        stems = _stems_of(mix.names, arguments, say)
+        _check_no_inputs([output], stems.values())
         if arguments.format == "reaper":
             written = interchange.write_reaper(output, settings, stems, arguments.effects or "stock", arguments.force)
         else:
@@ -685,14 +858,31 @@ def _export(arguments: argparse.Namespace) -> int:
         say(f"written to {', '.join(map(str, written))}")
         return 0
     section = arguments.section or "master"
-    eq = interchange.equalizer(settings, section)
-    if eq.left_out:
-        say(f"{section}: without {', '.join(eq.left_out)}, which are no filters")
-    text = _EQUALIZERS[arguments.format](eq, section)
+    if arguments.format == _FAUST:
+        text, left_out = interchange.to_faust(settings, section)
+        why = "which Faust has no counterpart of here"
+    else:
+        eq = interchange.equalizer(settings, section)
+        text, left_out, why = _EQUALIZERS[arguments.format](eq, section), eq.left_out, "which are no filters"
+    if left_out:
+        say(f"{section}: without {', '.join(left_out)}, {why}")
     with io.atomic(output, arguments.force) as temporary:
         temporary.write_text(text, encoding="utf-8")
     say(f"written to {output}")
     return 0
+
+
+def _read_settings(path: str) -> tuple[settings_format.Settings, settings_format.Mix]:
+    """A description and what it means, of which audio files can have the sample rate."""
+    settings = settings_format.read(path)
+    try:
+        mix = settings_format.interpret(settings)
+    except settings_format.SettingsError as error:
+        raise settings_format.SettingsError(f"{path}: {error}") from error
+    rate = mix.console.sample_rate
+    if rate != int(rate):
+        raise CommandError(f"{path}: sample_rate is {rate:g}, expected a whole number for audio files")
+    return settings, mix
 
 
 def _stems_of(names: Sequence[str], arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Path]:
@@ -713,9 +903,14 @@ def _stems_of(names: Sequence[str], arguments: argparse.Namespace, say: Callable
 def _speaker(quiet: bool) -> Callable[[str], None]:
     def say(text: str) -> None:
         if not quiet:
-            print(text, file=sys.stderr)
+            print(_printable(text), file=sys.stderr)
 
     return say
+
+
+def _is_live() -> bool:
+    """Whether there is a terminal on which a bar can move."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
 @contextmanager
@@ -723,7 +918,7 @@ def _progress(steps: int, quiet: bool) -> Iterator[Callable[[Progress], None] | 
     """Shows a live bar on a terminal, and now and then a line elsewhere."""
     if quiet or steps == 0:
         yield None
-    elif sys.stderr.isatty():
+    elif _is_live():
         with _bar("fitting", steps, "{task.completed}/{task.total}", "{task.fields[loss]:.2f} dB") as update:
             yield lambda progress: update(progress.step, total=progress.steps, loss=progress.loss)
     else:
@@ -746,7 +941,7 @@ def _render_progress(samples: int, sample_rate: int, quiet: bool) -> Iterator[Ca
     seconds = samples / sample_rate
     if quiet or seconds < _LONG_S:
         yield lambda done: None
-    elif sys.stderr.isatty():
+    elif _is_live():
         with _bar("mixing", round(seconds), "{task.completed}/{task.total} s") as update:
             yield lambda done: update(round(done / sample_rate))
     else:

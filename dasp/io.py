@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import secrets
 import stat
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +68,8 @@ _DEFAULT_SUBTYPES = {"FLAC": "PCM_24", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
 _MAX_CHANNELS = 64
 _MAX_SAMPLE_RATE = 384_000
 _MAX_NAME = 120
+# What a disk says that is full or breaks while a file is open.
+_OF_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 # Samples that are read at once where the caller does not care.
 _READ = 2**20
 # Samples of a file that are resampled at once, many more than its filter reaches at usual rates.
@@ -215,11 +219,16 @@ def _open(path: Path) -> soundfile.SoundFile:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise AudioFileError(f"{shown}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}")
-        # The absolute path, since libsndfile takes "-" for the standard input.
-        file = opened.enter_context(soundfile.SoundFile(os.path.abspath(path)))
+        file = opened.enter_context(soundfile.SoundFile(_native(path)))
         _check_header(shown, file)
         opened.pop_all()
     return file
+
+
+def _native(path: Path) -> str | bytes:
+    """The path as libsndfile takes it: absolute, since "-" is the standard input, and with bytes that are no text."""
+    absolute = os.path.abspath(path)
+    return absolute if sys.platform == "win32" else os.fsencode(absolute)
 
 
 def _read(file: soundfile.SoundFile, path: Path, size: int, notify: Notify) -> Iterator[Tensor]:
@@ -377,7 +386,7 @@ def atomic(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: If the output exists and force is not set, or it is no regular file.
-        OSError: If the folder cannot be written; its text names the output.
+        OSError: If the folder cannot be written, or the disk is full; its text names the output.
 
     Example:
         >>> with atomic("report.json", force=True) as temporary:  # doctest: +SKIP
@@ -388,15 +397,36 @@ def atomic(path: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
     temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(8)}{target.suffix[:16]}")
     try:
         temporary.touch(exist_ok=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, "its folder does not exist", str(path)) from error
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield temporary
         _check_output(path, target, force)
         temporary.replace(target)
+    except OSError as error:
+        # A file that is open does not know its name, and nobody else knows that of this one.
+        if str(error.filename) == str(temporary) or (error.filename is None and error.errno in _OF_DISK):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again, with those made around it, if it is empty in the end."""
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in made:
+            # What has a file in it stays.
+            with suppress(OSError):
+                place.rmdir()
 
 
 def _check_output(path: str | os.PathLike[str], target: Path, force: bool) -> None:
@@ -496,7 +526,7 @@ def writer(
         raise ValueError(f"{shown}: subtype is {subtype!r}, expected one of {choices}")
     with atomic(path, force) as temporary:
         try:
-            file = soundfile.SoundFile(temporary, "w", int(sample_rate), channels, subtype, format=kind)
+            file = soundfile.SoundFile(_native(temporary), "w", int(sample_rate), channels, subtype, format=kind)
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{shown}: cannot be written as {kind} {subtype} ({_reason(error)})") from error
         output = _Output(shown, temporary, file, _MAX_BYTES.get(kind))
@@ -608,7 +638,8 @@ def _track_names(files: Sequence[Path]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
-        text = unicodedata.normalize("NFC", file.stem)
+        # In UTF-8 whatever the locale, so that settings name the same tracks in all of them.
+        text = unicodedata.normalize("NFC", os.fsencode(file.stem).decode("utf-8", "surrogateescape"))
         base = "".join(c if c.isprintable() else "_" for c in text).strip()[:_MAX_NAME] or "track"
         name, number = base, 1
         while name.casefold() in taken:

@@ -19,7 +19,7 @@ PACKAGE = Path(dasp.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 EXTERNAL = {"torch", "numpy", "scipy"}
 BASE = {"_spec", "_checks", "kernels", "_version"}
-OF_MIXING = {"jinja2", "matplotlib", "lightning", "tensorboard", "tomli"}
+OF_MIXING = {"jinja2", "lightning", "tensorboard", "tomli"}
 # What each layer may import of dasp, and from outside the standard library.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "_version": (set(), set()),

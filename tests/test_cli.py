@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 import dasp
 from dasp import cli, io
 from dasp.cli import main
-from dasp.mixing import DeepSetController, DifferentiableMixingConsole, interpret
+from dasp.mixing import Controller, DeepSetController, DifferentiableMixingConsole, interpret
 from dasp.mixing.settings import read, to_json
 
 RATE = 16000
@@ -68,16 +69,15 @@ def only_line(capsys):
     return lines[0]
 
 
-def test_fit_writes_mix_settings_and_picture(fitted):
+def test_fit_writes_mix_settings_and_report(fitted):
     samples, rate = soundfile.read(fitted / "mix.wav")
     assert (samples.shape, rate) == ((RATE * SECONDS, 2), RATE)
     assert soundfile.info(fitted / "mix.wav").subtype == "FLOAT"
     settings = json.loads((fitted / "settings.json").read_text())
     assert list(settings["tracks"]) == ["1 drums", "2 bass", "3 pad"]
     assert set(settings["tracks"]["2 bass"]) == {"parametric_eq", "compressor", "gain", "stereo_panner", "send"}
-    assert (fitted / "fit.png").read_bytes().startswith(b"\x89PNG")
     left = {path.name for path in fitted.iterdir()} - {"reverb.wav"}
-    assert left == {"fit.png", "mix.wav", "report.html", "settings.json"}
+    assert left == {"mix.wav", "report.html", "settings.json"}
     # The impulse response stands beside the settings, if one brought the mix closer.
     stages = [stage["processor"] for stage in settings["console"]["buses"]["reverb"]]
     assert ("convolution_reverb" in stages) == (fitted / "reverb.wav").exists()
@@ -507,7 +507,7 @@ def test_interrupt_writes_the_best_so_far_and_exits_with_130(song, tmp_path):
     assert "interrupted after" in said
     assert "Traceback" not in said
     left = {path.name for path in output.iterdir()} - {"reverb.wav"}
-    assert left == {"fit.png", "mix.wav", "report.html", "settings.json"}
+    assert left == {"mix.wav", "report.html", "settings.json"}
 
 
 # ---- mix
@@ -669,6 +669,34 @@ def test_train_writes_a_controller_that_mix_takes(song, tmp_path):
     assert "step 2 of 2: validation loss" in done.stderr
     model = tmp_path / "trained" / "controller.safetensors"
     assert run_mix(song, tmp_path, "--quiet", "--model", str(model)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_a_training_that_is_ended_goes_on_to_the_same_controller(tmp_path):
+    pytest.importorskip("lightning")
+    pytest.importorskip("tensorboard")
+    recipe, output = tmp_path / "recipe.toml", tmp_path / "ended"
+    recipe.write_text(RECIPE.replace("steps = 2\n", "steps = 30\n").replace("step = 2", "step = 30"))
+    done = run_command("train", recipe, "--output", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    # Lightning's own warnings are not the user's business.
+    assert all(re.fullmatch(r"step \d+ of 30: .*|written to .*", line) for line in done.stderr.splitlines())
+    command = [sys.executable, "-m", "dasp", "train", str(recipe), "--output", str(output)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step 3 of"):
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == 143, said
+    assert said[-1] == f"dasp: interrupted, the same command with --resume goes on from {output / 'state.ckpt'}"
+    assert not any(path.name.startswith(".") for path in output.iterdir())
+    done = run_command("train", recipe, "--output", output, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.startswith("step 1 of")
+    ended, whole = (Controller.load(folder / "controller.safetensors") for folder in (output, tmp_path / "whole"))
+    assert all(torch.equal(u, whole.state_dict()[name]) for name, u in ended.state_dict().items())
 
 
 def run_command(*arguments):

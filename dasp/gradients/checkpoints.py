@@ -30,6 +30,7 @@ def write_checkpoint(
 
     Raises:
         ImportError: If safetensors is not installed.
+        OSError: If it cannot be written; its text names the file.
     """
     library = _library()
     metadata = {"format": kind, **{name: json.dumps(note) for name, note in notes.items()}}
@@ -42,6 +43,8 @@ def write_checkpoint(
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -62,7 +65,9 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, 
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no dict
-    except SafetensorError as error:
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, UnicodeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != kind:
         raise ValueError(f"{path}: has format {metadata.get('format')!r}, expected {kind!r}")

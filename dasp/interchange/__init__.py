@@ -1,4 +1,4 @@
-"""Interchange: mixes as projects of workstations, and equalisers as text of other programs."""
+"""Interchange: mixes as projects of workstations, strips as programs in Faust, and equalisers as text of others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from dasp.interchange.equalizers import (
     to_sos_json,
     to_sox,
 )
+from dasp.interchange.faust import Faust, to_faust
 from dasp.interchange.reaper import write_reaper
 
 __all__ = [
     "Band",
     "Equalizer",
+    "Faust",
     "equalizer",
     "from_eqapo",
     "to_camilladsp",
     "to_eqapo",
+    "to_faust",
     "to_ffmpeg",
     "to_sos",
     "to_sos_json",

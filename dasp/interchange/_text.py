@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
-from dasp.io import OutputExistsError, atomic
+from dasp.io import OutputExistsError, atomic, made_folder
 
 _MAX_NAME = 200
 _MAX_FILE_NAME = 60
@@ -82,6 +82,6 @@ def write_all(outputs: Mapping[Path, Callable[[Path], object]], force: bool) -> 
             raise OutputExistsError(f"{path}: {what}")
     with ExitStack() as stack:
         for path, write in outputs.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(made_folder(path.parent))
             write(stack.enter_context(atomic(path, force)))
     return list(outputs)

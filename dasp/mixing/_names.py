@@ -18,9 +18,12 @@ def check_known(what: str, name: str, known: Sequence[str]) -> str:
 
 def _advice(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, 3)
-    listed = ", ".join(known[:_MOST_NAMES]) + (", ..." if len(known) > _MOST_NAMES else "")
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}expected one of {listed}" if known else "there is none"
+    return f"{hint}expected one of {_listed(known)}" if known else "there is none"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
 
 
 def matching(what: str, pattern: str, places: Mapping[str, Mapping[str, Sequence[str]]]) -> list[tuple[str, str, int]]:
@@ -49,7 +52,7 @@ def matching(what: str, pattern: str, places: Mapping[str, Mapping[str, Sequence
     if not found:
         known = [f"{place}.{name}" for own in places.values() for place, names in own.items() for name in names]
         close = difflib.get_close_matches(pattern, [*known, *map(_without_stage, known)], 3, 0.5)
-        hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else f"expected {', '.join(known)}"
+        hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else f"expected {_listed(known)}"
         raise ValueError(f"{what} {pattern!r} is not a control of this console: {hint}")
     return found
 

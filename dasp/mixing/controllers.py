@@ -333,8 +333,7 @@ class Controller(nn.Module):
         if not isinstance(config, dict):
             raise ValueError(f"{path}: has no configuration of a controller")
         try:
-            if max((v for v in config.values() if isinstance(v, int)), default=0) > _LARGEST:
-                raise ValueError("a size beyond reason")
+            _check_sizes(config, len(tensors))
             # On the meta device nothing is allocated before the shapes are known to be those of the file.
             with torch.device("meta"):
                 shapes = kind(console, **config).state_dict()
@@ -371,6 +370,18 @@ class Controller(nn.Module):
 
 
 _LARGEST = 1 << 16
+_DEPTHS = ("layers", "blocks")
+
+
+def _check_sizes(config: Mapping[str, Any], tensors: int) -> None:
+    """Refuses widths beyond reason, and more layers than a file has tensors: to make them would take for ever."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, tensors)
+        sizes = value if isinstance(value, list) else [value]
+        most = tensors if name in _DEPTHS else _LARGEST
+        if len(sizes) > tensors or any(isinstance(size, int) and size > most for size in sizes):
+            raise ValueError(f"{name} is {json.dumps(value)[:40]}, a size beyond reason")
 
 
 class DeepSetController(Controller):

@@ -395,7 +395,7 @@ def _cells(x: Tensor, sample_rate: float) -> Tensor:
 
 def loud_level_db(track: Tensor, sample_rate: float) -> Tensor:
     """Level of the peaks of a track: that which its loudest twentieth of 20 ms stretches exceeds."""
-    size = max(1, round(sample_rate / 50))
+    size = max(1, min(round(sample_rate / 50), track.shape[-1]))
     peaks = track.abs().amax(0)[: track.shape[-1] // size * size].reshape(-1, size).amax(-1)
     return 20 * torch.log10(torch.quantile(peaks[:_MOST_STRETCHES], 0.95).clamp_min(1e-6))
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, get_type_hints
 
 __all__ = ["Recipe", "RecipeError"]
 
+_MOST_BYTES = 1 << 20
+
 
 class RecipeError(ValueError):
     """A recipe that is none; the text names the file, the key, what stands there and what was expected.
@@ -228,8 +230,8 @@ class Recipe:
         library = _toml()
         try:
             tables = library.loads(text)
-        except library.TOMLDecodeError as error:
-            raise RecipeError(f"is not TOML: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"is not TOML: {str(error)[:120]}") from error
         return _built(cls, tables, "")
 
     @classmethod
@@ -241,9 +243,15 @@ class Recipe:
             ImportError: On Python 3.10 without tomli.
         """
         try:
-            return cls.parse(Path(path).read_text(encoding="utf-8"))
+            with Path(path).open("rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                raise RecipeError(f"is longer than {_MOST_BYTES >> 20} MiB, expected a recipe")
+            return cls.parse(data.decode("utf-8"))
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: is not TOML: byte {error.start} is no UTF-8") from error
         except ValueError as error:
             raise RecipeError(f"{path}: {error}") from error
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import dasp.functional as F
 from dasp._version import __version__
-from dasp.io import encoded
+from dasp.io import encoded, resample
 from dasp.mixing import settings as settings_format
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.controls import SEND, Values
@@ -33,6 +33,7 @@ _COLUMNS = 240
 _LOWEST_HZ = 20.0
 _CURVE_DB = 18.0
 _REDUCTION_DB = 18.0
+_DECAY_DB = 60.0
 _SPECTRUM_SIZE = 8192
 _DYNAMICS: dict[str, Callable[..., Tensor]] = {"compressor": F.compressor_gain, "expander": F.expander_gain}
 
@@ -51,9 +52,9 @@ def report(
     """Writes a mix up as one HTML page, which needs no network and no other file.
 
     It has players of the sum of the tracks, the mix and the reference, at one loudness and in step, switched by the
-    keys A, B and R; every strip with the curves of its equaliser and compressor, its gain reduction over time, fader,
-    pan and sends; loudness, true peak, width and spectrum of mix and reference; the loss of each step; and all
-    settings.  Of audio beyond 90 s the loudest 90 s are heard and measured.
+    keys A, B and R; every strip with the curves of its equaliser and compressor, its gain reduction over time, the
+    decay of an impulse response, fader, pan and sends; loudness, true peak, width and spectrum of mix and reference;
+    the loss of each step; and all settings.  Of audio beyond 90 s the loudest 90 s are heard and measured.
 
     Args:
         console: The console.
@@ -101,7 +102,8 @@ def report(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     content |= {"script": script, "script_hash": f"sha256-{digest}"}
     page: str = environment.from_string(template).render(content)
-    return page
+    # Names of files whose bytes are no text have halves of characters, which no file can hold.
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _file(name: str) -> str:
@@ -193,8 +195,12 @@ def _players(heard: Mapping[str, tuple[str, Tensor]], sample_rate: float) -> lis
 
 
 def _encoded(audio: Tensor, sample_rate: float) -> str:
-    """Audio as an MP3 file in base64, or as FLAC at rates that MP3 does not know."""
+    """Audio as an MP3 file in base64, at a rate that MP3 knows, or as FLAC where it is lower than these."""
     rate = round(sample_rate)
+    if rate > max(_MP3_RATES):
+        # As FLAC at 96 kHz three players of 90 s would take 100 MB.
+        target = 44100 if rate % 44100 == 0 else 48000
+        audio, rate = resample(audio, rate, target), target
     kind = "MP3" if rate in _MP3_RATES else "FLAC"
     return base64.b64encode(encoded(audio, rate, kind)).decode("ascii")
 
@@ -216,7 +222,7 @@ def _strip(
     frequency = np.geomspace(_LOWEST_HZ, 0.49 * console.sample_rate, 120)
     kind = "track" if position is not None else "master" if section == "master" else "bus"
     kind = "group" if section in console.groups else kind
-    shown: dict[str, Any] = {"name": name, "kind": kind, "dynamics": [], "others": []}
+    shown: dict[str, Any] = {"name": name, "kind": kind, "dynamics": [], "decays": [], "others": []}
     for stage, module in chain.stages().items():
         kind, own = module.spec.name, stages.get(stage, {})
         if kind == "parametric_eq":
@@ -239,6 +245,10 @@ def _strip(
                 f"{control} {_range(value)} {module.spec.controls[control].unit}" for control, value in own.items()
             ]
             shown["others"].append({"stage": stage, "texts": texts})
+            if "impulse_response" in module.spec.signals:
+                response = module.get_buffer("impulse_response")
+                seconds = f"{response.shape[-1] / console.sample_rate:.2f}"
+                shown["decays"].append({"stage": stage, "path": _decay(response), "seconds": seconds})
     shown["sends"] = [
         {
             "bus": bus.removesuffix("_db"),
@@ -248,6 +258,15 @@ def _strip(
         for bus, level in ((bus, float(level)) for bus, level in stages.get("send", {}).items())
     ]
     return shown
+
+
+def _decay(response: Tensor) -> str:
+    """What is left of the energy of an impulse response after each time (Schroeder 1965), from 0 to -60 dB."""
+    power = response.detach().double().square().sum(0)
+    left = power.flip(0).cumsum(0).flip(0)
+    level_db = 10 * torch.log10((left / left[0].clamp_min(1e-30)).clamp_min(1e-12))
+    columns = np.linspace(0, len(level_db) - 1, min(_COLUMNS, len(level_db))).round().astype(int)
+    return _curve(level_db.numpy()[columns], -_DECAY_DB, 0)
 
 
 def _dynamics(kind: str, stage: str, controls: Mapping[str, Tensor], gain_db: Tensor) -> dict[str, Any]:

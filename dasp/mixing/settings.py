@@ -37,6 +37,10 @@ _SIGNAL = ("shape", "float32")
 # Two channels of 95 s at 44.1 kHz.
 _MOST_SAMPLES = 1 << 23
 _MOST_CHANNELS = 16
+# In Hz, as of audio files.
+_MOST_RATE = 384_000
+# Of a file: several of the longest signals.
+_MOST_BYTES = 1 << 28
 _SWITCHES = ("mute", "solo", "bypass", "group")
 # Where normalised controls do not give just the described values, they are moved by these shares of what is missing,
 # and then by so many last digits, to and fro, since rounding does not let the values rise evenly.
@@ -226,7 +230,8 @@ def interpret(settings: Settings) -> Mix:
     settings = _of_this_version(settings)
     _known(settings, _SECTIONS, "")
     rate = _get(settings, "sample_rate", (int, float), "")
-    _finite(rate, "sample_rate")
+    if not _is_finite(rate) or not 0 < rate <= _MOST_RATE:
+        raise SettingsError(f"sample_rate is {_shown(rate)}, expected more than 0 and at most {_MOST_RATE} Hz")
     layout = _get(settings, "console", dict, "")
     _known(layout, _LAYOUT, "console")
     chains = {
@@ -365,7 +370,8 @@ def _of_this_version(settings: Settings) -> Settings:
             _known(mapping, [key for key in (_SECTIONS if not path else _LAYOUT) if key not in added], path)
         return {**_SINCE_1, **settings, "dasp_settings": VERSION, "console": {**_SINCE_1_CONSOLE, **layout}}
     if version != VERSION:
-        raise SettingsError(f"dasp_settings is {version}, expected 1 or {VERSION}: written by another version of dasp")
+        found = _shown(version)
+        raise SettingsError(f"dasp_settings is {found}, expected 1 or {VERSION}: written by another version of dasp")
     return settings
 
 
@@ -490,11 +496,6 @@ def _is_finite(number: Any) -> bool:
         return math.isfinite(number)
     except OverflowError:
         return False
-
-
-def _finite(number: Any, path: str) -> None:
-    if not _is_finite(number):
-        raise SettingsError(f"{path} is {_shown(number)}, expected a finite number")
 
 
 def _shown(value: Any) -> str:
@@ -656,8 +657,14 @@ def read(path: str | Path) -> Settings:
         SettingsError: If the file is missing or no JSON object; the text names the file.
     """
     try:
-        return parse(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise SettingsError(f"is longer than {_MOST_BYTES >> 20} MiB, expected a description")
+        return parse(data.decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not JSON: byte {error.start} is no UTF-8") from error
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error

@@ -9,6 +9,8 @@ from torch import Tensor
 from dasp.mixing.console import DifferentiableMixingConsole
 from dasp.mixing.controls import SEND
 
+# Longer names make their own lines longer, and no other.
+_MOST_COLUMNS = 24
 # Less is not worth a word.
 _LEAST_EQ_DB, _LEAST_REDUCTION_DB, _LEAST_PAN = 0.5, 0.1, 0.03
 _PLACES = {"low_shelf": "below", "high_shelf": "above", "peaking": "around"}
@@ -33,7 +35,7 @@ def summarize(
         Lines such as `kick: -3.2 dB, centre; EQ +3.1 dB around 2.4 kHz; 4.0:1 above -24 dB, 3.0 dB on average`.
     """
     values, gains = console.denormalize(controls), console.signals(tracks, controls).gain_db
-    width = max(map(len, names), default=0)
+    width = min(_MOST_COLUMNS, max(map(len, [*names, "master"])))
     lines = []
     for position, name in enumerate(names):
         parts = [_place(console, values["track"], position)]

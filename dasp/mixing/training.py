@@ -270,6 +270,8 @@ def train(
             # Data are drawn in this process on purpose: on two cores a second one gains nothing.
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            # Lightning 2.6 asks torch 2.13 for the kind of a tree in a way that this deprecates.
+            warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
             trainer = lightning.Trainer(
                 accelerator=training.accelerator,
                 devices=training.devices,

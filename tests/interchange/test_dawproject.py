@@ -15,7 +15,7 @@ import torch
 
 import dasp.mixing
 import dasp.modules as M
-from dasp.interchange import write_dawproject
+from dasp.interchange import dawproject, write_dawproject
 from dasp.io import OutputExistsError
 
 RATE = 8000
@@ -270,6 +270,20 @@ def test_a_failure_leaves_nothing_behind(song, tmp_path):
     gone = {**stems, "kick": tmp_path / "gone.wav"}
     with pytest.raises(ValueError, match="gone"):
         write_dawproject(tmp_path / "song.dawproject", settings, gone)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_that_was_made_for_nothing_is_gone(song, tmp_path, monkeypatch, error):
+    settings, stems = song
+
+    def stop(path, *_):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(dawproject, "_zip", stop)
+    with pytest.raises(error):
+        write_dawproject(tmp_path / "a" / "b" / "song.dawproject", settings, stems)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -188,6 +188,35 @@ def test_camilladsp_text_reads_back_as_the_same_numbers():
     assert tuple(bands) == MIXED.bands
 
 
+def test_camilladsp_text_means_the_same_filters_to_its_makers():
+    """By the validator and the filters of pycamilladsp-plot, which comes from the makers of CamillaDSP."""
+    why = "needs pycamilladsp-plot, PyYAML and jsonschema"
+    yaml = pytest.importorskip("yaml")
+    validating = pytest.importorskip("camilladsp_plot.validate_config", reason=why)
+    filters = pytest.importorskip("camilladsp_plot.filters", reason=why)
+    read = yaml.safe_load(to_camilladsp(MIXED))
+    device = {"channels": 2, "format": "F64_LE"}
+    validator = validating.CamillaValidator()
+    validator.validate_config(
+        read
+        | {
+            "devices": {
+                "samplerate": RATE,
+                "chunksize": 1024,
+                "capture": {"type": "Stdin", **device},
+                "playback": {"type": "Stdout", **device},
+            }
+        }
+    )
+    assert validator.get_errors() == []
+    wanted = to_sos(MIXED._replace(gain_db=0.0))
+    own = [entry["parameters"] for name, entry in read["filters"].items() if name != "gain"]
+    for parameters, (*b, a0, a1, a2) in zip(own, wanted, strict=True):
+        found = filters.Biquad(parameters, RATE)
+        np.testing.assert_allclose([found.b0, found.b1, found.b2], np.array(b) / a0, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose([found.a1, found.a2], [a1 / a0, a2 / a0], rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("write", [to_eqapo, to_camilladsp])
 def test_a_title_stays_in_its_remark(write):
     text = write(MIXED, "x\nInclude: secret.txt\r\u2028\x00y" + "z" * 1000)

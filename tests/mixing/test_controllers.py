@@ -299,7 +299,9 @@ class TestFiles:
             loaded.console(x, loaded(x)), controller.console(x, controller(x)), atol=1e-6, rtol=0
         )
 
-    @pytest.mark.parametrize("damage", ["name", "shape", "nan", "config", "kind", "console", "text", "size"])
+    @pytest.mark.parametrize(
+        "damage", ["name", "shape", "nan", "config", "kind", "console", "text", "size", "depth", "stages"]
+    )
     def test_what_is_wrong_with_a_file_is_said_with_its_name(self, kind, damage, console, tmp_path):
         path = tmp_path / "a.safetensors"
         small(kind, console).save(path)
@@ -313,7 +315,9 @@ class TestFiles:
             "kind": "holds a 'Other'",
             "console": "console",
             "text": "safetensors",
-            "size": "beyond reason",
+            "size": "hidden is 1000000000000, a size beyond reason",
+            "depth": "blocks is 60000, a size beyond reason",
+            "stages": "stages is .*, a size beyond reason",
         }[damage]
         if damage == "name":
             tensors["other"] = tensors.pop(first)
@@ -329,6 +333,10 @@ class TestFiles:
             del notes["console"]["console"]
         elif damage == "size":
             notes["config"]["hidden"] = 10**12
+        elif damage == "depth":
+            notes["config"]["encoder_options"] = {"blocks": 60000}
+        elif damage == "stages":
+            notes["config"]["encoder_options"] = {"stages": [4] * 60000}
         write_checkpoint(path, tensors, notes, FORMAT)
         if damage == "text":
             path.write_text("no tensors")

@@ -102,6 +102,14 @@ def test_audio_shorter_than_an_excerpt_is_fitted_whole():
     assert math.isfinite(result.end_loss)
 
 
+@pytest.mark.parametrize("samples", [1, 10, 800])
+def test_audio_shorter_than_a_frame_is_fitted(samples):
+    tracks = [0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    reference = sum(tracks).expand(2, -1)
+    found = fit(DifferentiableMixingConsole(RATE), tracks, reference, steps=1)
+    assert all(bool(torch.isfinite(u).all()) for u in found.controls.values())
+
+
 @pytest.mark.parametrize(
     ("tracks", "reference", "message"),
     [

@@ -23,7 +23,7 @@ from dasp.mixing.reporting import report
 
 RATE = 44100
 HOSTILE = [
-    "a\"><script>alert('x')</script>",
+    "a\"><script>alert('x')</script>\x1b[2J\u202e",
     "</pre></script>\n=cmd()`$(id)`",
     "🥁" * 3 + "x" * 300,
     "&lt;b&gt; {{ 7 * 7 }}",
@@ -71,6 +71,27 @@ def test_hostile_names_are_text_and_nothing_else(page):
     assert "49" not in re.findall(r"<h3[^>]*>(.*?)</h3>", page)[3]
     shown = [html.unescape(name) for name in re.findall(r"<h3[^>]*>(.*?)</h3>", page, flags=re.DOTALL)]
     assert shown == [*HOSTILE, "reverb", "master"]
+
+
+def test_halves_of_characters_are_question_marks(console):
+    # Of files whose names are no text.
+    page = report(console, console.default_controls(1), ["a\udcff"], tracks(count=1), title="\ud800")
+    page.encode("utf-8")
+    assert '<h3 title="a?">a?</h3>' in page
+    assert "<title>?</title>" in page
+
+
+@pytest.mark.parametrize(("rate", "heard"), [(88200, 44100), (96000, 48000), (192000, 48000)])
+def test_players_of_high_rates_hold_as_little_as_others(rate, heard):
+    console = DifferentiableMixingConsole(rate)
+    tone = 0.1 * torch.sin(2 * np.pi * 1000 / rate * torch.arange(rate))[None]
+    page = report(console, console.default_controls(1), ["x"], [tone])
+    (text, _) = re.findall(r'class="audio" data-key=".">([A-Za-z0-9+/=]+)<', page)
+    assert len(text) < 60_000
+    x, found = soundfile.read(io.BytesIO(base64.b64decode(text)))
+    assert found == heard
+    spectrum = np.abs(np.fft.rfft(x[: heard // 2, 0]))
+    assert 2 * spectrum.argmax() == 1000
 
 
 def test_only_the_script_of_the_page_may_run(page):
@@ -140,6 +161,23 @@ def test_of_long_songs_the_loudest_stretch_is_heard(console, monkeypatch):
 def test_silence_is_reported_as_such(console):
     page = report(console, console.default_controls(1), ["x"], [torch.zeros(1, RATE)])
     assert page.count("<td>none</td>") >= 4
+
+
+def test_a_report_shows_how_an_impulse_response_decays():
+    # 60 dB in half of the 0.4 s: a straight line from the top to the middle of the box, and nothing beyond.
+    time = torch.arange(round(0.4 * RATE)) / RATE
+    response = (10 ** (-3 * time / 0.2)).expand(2, -1).contiguous()
+    console = DifferentiableMixingConsole(
+        RATE, buses={"room": M.Chain(M.ConvolutionReverb(RATE, impulse_response=response))}
+    )
+    page = report(console, console.default_controls(1), ["x"], tracks(count=1))
+    assert "energy left, 0 to -60 dB over 0.40 s" in page
+    path = re.search(
+        r'Decay of the impulse response of convolution_reverb of room"><path class="b" d="M([^"]*)"', page
+    )[1]
+    places = np.array([[float(number) for number in point.split()] for point in path.split(" L")])
+    x, y = places.T
+    np.testing.assert_allclose(y, np.minimum(2 * x, 100), atol=0.2)
 
 
 def test_names_that_are_not_as_many_as_tracks_are_refused(console):

@@ -553,6 +553,8 @@ class BandLevelLoss(nn.Module):
 
     def _levels(self, x: Tensor) -> Tensor:
         """Power of each band and frame, `(4, bands, frames)`; frames lie in x whole."""
+        if x.shape[-1] < self.size:
+            return x.new_zeros(4, len(self.bank), 0)
         window = _window(self.size, x)
         left, right = torch.fft.rfft(x.unfold(-1, self.size, self.size // 2) * window)
         spectra = torch.stack([left, right, (left + right) / 2, (left - right) / 2])
