@@ -12,8 +12,8 @@ __all__ = ["PROCESSORS", "Param", "Signal", "Spec", "__version__", "debug", "inf
 
 # What dasp needs or can use, by the names of their distributions.
 _PACKAGES = (
-    *("torch", "numpy", "scipy", "soundfile", "rich", "jinja2"),
-    *("triton", "safetensors", "pedalboard", "lightning", "tensorboard"),
+    *("torch", "numpy", "scipy", "soundfile", "safetensors", "rich", "jinja2"),
+    *("triton", "pedalboard", "lightning", "tensorboard"),
 )
 
 

@@ -274,7 +274,6 @@ def test_what_others_write_into_the_folder_is_named_by_it(here, capsys, monkeypa
 
 
 def test_checkpoints_that_cannot_be_written_or_read_are_named(tmp_path):
-    pytest.importorskip("safetensors")
     with pytest.raises(FileNotFoundError) as caught:
         write_checkpoint(tmp_path / "none" / "x", {}, {}, "kind")
     assert caught.value.filename == str(tmp_path / "none" / "x")
@@ -601,8 +600,6 @@ def test_signals_that_somebody_handles_are_left_to_them(here, capsys):
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
     [
-        ("safetensors", ("mix", "stems", "--output", "out"), "dasp[checkpoints]"),
-        ("safetensors.torch", ("mix", "stems", "--output", "out", "--model", "x"), "dasp[checkpoints]"),
         ("lightning", ("train", "small", "--output", "out"), "dasp[train]"),
         ("tensorboard", ("train", "small", "--output", "out"), "dasp[train]"),
     ],
@@ -615,6 +612,6 @@ def test_a_package_that_is_not_installed_is_named_with_the_command(
     monkeypatch.setitem(sys.modules, package, None)
     code, line = run(capsys, *arguments)
     assert code == 1
-    assert package.split(".")[0] in line
+    assert package in line
     assert line.endswith(f"pip install '{extra}'")
     assert not (here / "out").exists()

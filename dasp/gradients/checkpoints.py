@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,12 +28,13 @@ def write_checkpoint(
         kind: What the file is, and the version of its layout: files of another kind are not read.
 
     Raises:
-        ImportError: If safetensors is not installed.
         OSError: If it cannot be written; its text names the file.
     """
-    library = _library()
+    # Only here and below: the import of dasp is to be quick.
+    import safetensors.torch
+
     metadata = {"format": kind, **{name: json.dumps(note) for name, note in notes.items()}}
-    content = library.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, metadata)
+    content = safetensors.torch.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, metadata)
     target = Path(path)
     temporary = target.with_name(f".{target.name[:64]}-{secrets.token_hex(8)}")
     try:
@@ -54,11 +54,9 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, 
     """Tensors and notes by name, of a file of this kind.
 
     Raises:
-        ImportError: If safetensors is not installed.
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, of another kind, or holds NaN or infinite numbers.
     """
-    _library()
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -78,15 +76,6 @@ def read_checkpoint(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, 
         return tensors, {name: json.loads(text) for name, text in metadata.items() if name != "format"}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its metadata are damaged ({error})") from error
-
-
-def _library() -> ModuleType:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("checkpoints need safetensors: pip install 'dasp[checkpoints]'") from error
-    library: ModuleType = safetensors.torch
-    return library
 
 
 def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

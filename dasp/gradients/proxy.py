@@ -177,7 +177,6 @@ class NeuralProxy(nn.Module):
         """Writes configuration and parameters to a safetensors file, at once or not at all.
 
         Raises:
-            ImportError: If safetensors is not installed.
         """
         write_checkpoint(path, prefixed("proxy", self.state_dict()), {"config": self.config}, FORMAT)
 
@@ -186,7 +185,6 @@ class NeuralProxy(nn.Module):
         """Reads a proxy that `save` or `train_proxy` wrote; of a training, its best parameters.
 
         Raises:
-            ImportError: If safetensors is not installed.
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, or its parameters are not those of its configuration, or not finite.
         """

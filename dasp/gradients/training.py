@@ -450,7 +450,6 @@ def train_proxy(
             the loss is no finite scalar, or the checkpoint is damaged or of another architecture.
         EffectError: If the effect raises, or returns another length, type, device, batch, other channels, or NaN.
         FileExistsError: If there is a checkpoint already and it is not to be resumed.
-        ImportError: If there is to be a checkpoint and safetensors is not installed.
 
     Example:
         >>> def effect(x, u):

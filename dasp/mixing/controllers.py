@@ -288,7 +288,6 @@ class Controller(nn.Module):
         """Writes configuration, console and parameters to a safetensors file, at once or not at all.
 
         Raises:
-            ImportError: If safetensors is not installed.
         """
         notes = {"kind": type(self).__name__, "config": self.config, "console": console_layout(self.console)}
         write_checkpoint(path, self.state_dict(), notes, FORMAT)
@@ -312,7 +311,6 @@ class Controller(nn.Module):
             The controller, in evaluation mode; `controller.console` is its console.
 
         Raises:
-            ImportError: If safetensors is not installed.
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged, its parameters are not those of its configuration, or not finite, or
                 console is another than that of the training.  The text names the file.
@@ -355,7 +353,6 @@ class Controller(nn.Module):
             sample_rate: Sample rate in Hz of the console that is made, by default 44.1 kHz.
 
         Raises:
-            ImportError: If safetensors is not installed.
             ValueError: If console is another.
 
         Example:

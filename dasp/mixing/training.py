@@ -243,7 +243,7 @@ def train(
         The controller of the lowest validation loss.
 
     Raises:
-        ImportError: If Lightning, TensorBoard or safetensors is not installed; its text says what to install.
+        ImportError: If Lightning or TensorBoard is not installed; its text says what to install.
         RecipeError: If the recipe cannot be followed, or the state in the folder is of another.
         KeyboardInterrupt: If the training is interrupted; its state is that of the last validation.
 
