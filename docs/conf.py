@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "matplotlib.sphinxext.plot_directive",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "benchmark_tables",
     "declarations",
 ]
@@ -60,3 +61,22 @@ pygments_style = "default"
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    # That one is a program with options, for plug-ins that pedalboard loads.
+    "ignore_pattern": "fit_plugin_chain",
+    "filename_pattern": "",
+    "within_subsection_order": "gallery.order",
+    "reset_modules": ("matplotlib", "gallery.reset"),
+    "reset_modules_order": "both",
+    "image_scrapers": ("gallery.scrape",),
+    "image_srcset": ["2x"],
+    "capture_repr": (),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "notebook_extensions": set(),
+    "show_signature": False,
+    "write_computation_times": False,
+}
