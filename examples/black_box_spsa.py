@@ -2,8 +2,9 @@
 Fit an effect that has no gradient
 ==================================
 
-The controls of a gated, clipping, 8-bit sampler in numpy are found by SPSA and by finite differences, which do nothing but
-call it.  Its gate is open or shut and its samples are rounded, so that its own derivatives would be 0 or missing.
+The controls of a gated, clipping, 8-bit sampler in numpy are found by SPSA and by finite differences, which do
+nothing but call it.  Its gate is open or shut and its samples are rounded, so that its own derivatives would be 0 or
+missing.
 """
 
 import matplotlib.pyplot as plt
@@ -42,8 +43,8 @@ hidden = effect.normalize({"gate_db": -24.0, "drive_db": 14.0, "cutoff_hz": 2500
 target = effect(x, hidden)
 
 # %%
-# `spsa` and `finite_difference` are called as the effect is.  Probes are 5 % of a range to either side: less would often
-# lie within one step of the gate, and see nothing of it.
+# `spsa` and `finite_difference` are called as the effect is.  Probes are 5 % of a range to either side: less would
+# often lie within one step of the gate, and see nothing of it.
 
 loss = dasp.mixing.MultiResolutionSTFTLoss()
 
@@ -68,7 +69,8 @@ by_spsa, *spsa_curve = fit(spsa(effect, epsilon=0.05, num_draws=2), steps=200)
 by_differences, *differences_curve = fit(finite_difference(effect, epsilon=0.05), steps=110)
 
 # %%
-# Two draws of SPSA cost five calls a step, however many controls there are; finite differences cost nine for these four.
+# Two draws of SPSA cost five calls a step, however many controls there are; finite differences cost nine for these
+# four.
 
 columns = {"hidden": hidden, "SPSA": by_spsa, "differences": by_differences}
 print(f"{'':<12}" + "".join(f"{name:>13}" for name in columns))
@@ -79,7 +81,12 @@ assert (by_spsa - hidden).abs().max() < 0.02
 fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
 ax.plot(*spsa_curve, label="SPSA, two draws")
 ax.plot(*differences_curve, label="finite differences")
-ax.set(xlabel="calls of the effect", ylabel="spectral distance (dB)", ylim=(0, None), title="Distance to the target over calls")
+ax.set(
+    xlabel="calls of the effect",
+    ylabel="spectral distance (dB)",
+    ylim=(0, None),
+    title="Distance to the target over calls",
+)
 ax.legend()
 plt.show()
 

@@ -2,9 +2,11 @@
 Estimate a reverberation from wet audio alone
 =============================================
 
-Decay time and mix of a reverberation are estimated without the dry recording, by a linear regression that is trained on
-what :func:`dasp.functional.noise_shaped_reverb` makes of other recordings.
+Decay time and mix of a reverberation are estimated without the dry recording, by a linear regression that is trained
+on what :func:`dasp.functional.noise_shaped_reverb` makes of other recordings.
 """
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import torch
@@ -34,7 +36,7 @@ def reverberate(dry: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tenso
 def features(x: torch.Tensor) -> torch.Tensor:
     power = torch.fft.rfft(x.unfold(-1, 512, 256) * torch.hann_window(512)).abs().square()
     edges = (2, 5, 10, 20, 40, 80, 160, 256)
-    power = torch.stack([power[..., a:b].sum(-1) for a, b in zip(edges, edges[1:], strict=False)], -1)
+    power = torch.stack([power[..., a:b].sum(-1) for a, b in pairwise(edges)], -1)
     level_db = 10 * (power / power.mean(1, keepdim=True) + 1e-7).log10()
     changes = [(level_db[:, n:] - level_db[:, :-n]) / n**0.5 for n in (1, 2, 4, 8, 16)]
     deciles = [torch.quantile(values, torch.linspace(0.05, 0.95, 10), dim=1) for values in (level_db, *changes)]
@@ -57,7 +59,8 @@ def estimate(wet: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-# It is tested on songs, settings and noise that it has not seen: first drums, then instruments that it has not seen either.
+# It is tested on songs, settings and noise that it has not seen: first drums, then instruments that it has not seen
+# either.
 
 wet, true = reverberate(drums(range(1000, 1040)), seed=99)
 found = estimate(wet)

@@ -2,8 +2,8 @@
 Compile a chain
 ===============
 
-``torch.compile`` takes a whole chain of processors, recursive ones too, with its gradients and for all lengths.  What it
-computes is the same; what it saves is the overhead around the kernels.
+``torch.compile`` takes a whole chain of processors, recursive ones too, with its gradients and for all lengths.  What
+it computes is the same; what it saves is the overhead around the kernels.
 """
 
 import os
@@ -29,8 +29,8 @@ def strip(x: torch.Tensor, gain_db: torch.Tensor, threshold_db: torch.Tensor, dr
 
 
 # %%
-# Inductor, the usual backend, translates what is not a kernel of dasp to C++ and needs a compiler.  Without one the graph is
-# traced as a whole all the same, by a backend that runs it piece by piece and saves nothing.
+# Inductor, the usual backend, translates what is not a kernel of dasp to C++ and needs a compiler.  Without one the
+# graph is traced as a whole all the same, by a backend that runs it piece by piece and saves nothing.
 
 compiler = next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)
 backend = "inductor" if compiler else "aot_eager"
@@ -49,8 +49,8 @@ def step(function: Callable[..., torch.Tensor], x: torch.Tensor) -> tuple[float,
 
 
 # %%
-# The first call compiles, once for all lengths.  The later ones are medians of fifteen, forward and backward, on four items
-# of two channels.
+# The first call compiles, once for all lengths.  The later ones are medians of fifteen, forward and backward, on four
+# items of two channels.
 
 generator = torch.Generator().manual_seed(0)
 first_ms, _ = step(compiled, torch.randn(4, 2, 1000, generator=generator))

@@ -31,7 +31,9 @@ y = F.compressor(x, sample_rate, **hidden)
 
 def fit(x: torch.Tensor, y: torch.Tensor) -> tuple[dict[str, float], list[float]]:
     model = dasp.modules.Compressor(sample_rate)
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=150, line_search_fn="strong_wolfe", tolerance_change=1e-7)
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=150, line_search_fn="strong_wolfe", tolerance_change=1e-7
+    )
     errors_db = []
 
     def step() -> torch.Tensor:
@@ -58,8 +60,8 @@ for name in hidden:
     print(f"{name:<16}{start[name]:9.2f}{hidden[name]:9.2f}{found[name]:9.2f}{from_noise[name]:12.2f}")
 
 # %%
-# From the clean output all six are found.  From the noisy one the knee is not: it changes the output least, less than the
-# noise does.  The others are right even then, since there are many more samples than controls.
+# From the clean output all six are found.  From the noisy one the knee is not: it changes the output least, less than
+# the noise does.  The others are right even then, since there are many more samples than controls.
 
 assert all(abs(found[name] / hidden[name] - 1) < 0.02 for name in hidden)
 for name in ("ratio", "attack_ms", "release_ms"):
@@ -78,4 +80,8 @@ upper.legend(), lower.legend()
 plt.show()
 
 # %%
-sounds = {"Input": x, "Output of the hidden compressor": y, "Output of the one found": F.compressor(x, sample_rate, **found)}
+sounds = {
+    "Input": x,
+    "Output of the hidden compressor": y,
+    "Output of the one found": F.compressor(x, sample_rate, **found),
+}

@@ -85,7 +85,9 @@ for name, x in (("take", take), ("take, fitted", found(take)), ("target", target
 upper.set(ylabel="level (dB)", title="Third-octave levels: the take comes to the target")
 lower.semilogx(frequency_hz, hidden_db, "k", label="hidden")
 lower.semilogx(frequency_hz, found_db, "C1", label="found")
-lower.set(xlim=(40, 16000), xlabel="frequency (Hz)", ylabel="gain (dB)", title="Response of the equaliser, hidden and found")
+lower.set(
+    xlim=(40, 16000), xlabel="frequency (Hz)", ylabel="gain (dB)", title="Response of the equaliser, hidden and found"
+)
 upper.legend(), lower.legend()
 plt.show()
 

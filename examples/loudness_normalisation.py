@@ -24,8 +24,8 @@ mix = F.stereo_bus(tracks, sample_rate, levels_db)
 normalised = F.gain(mix, sample_rate, -16 - F.integrated_loudness(mix, sample_rate))
 
 # %%
-# The loss asks for the loudness, for peaks under the bound, and for an equaliser that stays near 0 dB.  The makeup gain of
-# the compressor is left at 0 dB, for it does what the gain does.
+# The loss asks for the loudness, for peaks under the bound, and for an equaliser that stays near 0 dB.  The makeup gain
+# of the compressor is left at 0 dB, for it does what the gain does.
 
 chain = dasp.modules.Chain(
     dasp.modules.ParametricEQ(sample_rate),
@@ -57,8 +57,8 @@ assert abs(F.integrated_loudness(master, sample_rate) + 16) < 0.05
 assert F.true_peak_db(master, sample_rate) < -1
 
 # %%
-# Less than 2 dB of gain reduction on the loudest hits does what a limiter would, and the rest is done by moving energy to
-# where the ear, and so the meter, is more sensitive.
+# Less than 2 dB of gain reduction on the loudest hits does what a limiter would, and the rest is done by moving energy
+# to where the ear, and so the meter, is more sensitive.
 
 fig, (upper, lower) = plt.subplots(2, figsize=(5, 6), layout="constrained")
 loudness, peaks = zip(*curve, strict=True)

@@ -13,8 +13,8 @@ import dasp.modules
 from dasp.mixing import DifferentiableMixingConsole
 
 # %%
-# Each strip of the console has a three-band equaliser, a fader and a panner; there are no buses, and the master is a fader
-# that stays at 0 dB.
+# Each strip of the console has a three-band equaliser, a fader and a panner; there are no buses, and the master is a
+# fader that stays at 0 dB.
 
 sample_rate = 44100
 song = dasp.mixing.multitrack(seed=2, seconds=6.0, num_tracks=5)
@@ -45,7 +45,7 @@ mix = console.mix(song.tracks, hidden)
 
 result = dasp.mixing.fit(console, list(song.tracks), mix, steps=20)
 found = console.denormalize(result.controls)
-print(f"distance of spectra: {result.start_loss:.2f} dB with the best faders and pans, {result.end_loss:.3f} dB in the end\n")
+print(f"distance of spectra: best faders and pans {result.start_loss:.2f} dB, fit {result.end_loss:.3f} dB\n")
 
 print(f"{'true and found':<16}{'fader (dB)':<16}{'pan':<16}low, mid and high gain of the equaliser (dB)")
 for i, name in enumerate(song.names):
@@ -56,8 +56,9 @@ for i, name in enumerate(song.names):
     print(line)
 
 # %%
-# The hi-hat is the exception: it has nothing below 1 kHz, so its low shelf is heard by nobody, and its fader and the other
-# gains make up for what they have in common.  The mix is the same, and so is the response where the track has sound.
+# The hi-hat is the exception: it has nothing below 1 kHz, so its low shelf is heard by nobody, and its fader and the
+# other gains make up for what they have in common.  The mix is the same, and so is the response where the track has
+# sound.
 
 
 def response_db(eq: dict[str, torch.Tensor], track: int) -> torch.Tensor:
@@ -73,10 +74,10 @@ assert error.square().sum() < 1e-5 * mix.square().sum()
 fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
 frequency_hz = torch.fft.rfftfreq(8192, 1 / sample_rate)
 for i, name in enumerate(song.names):
-    for values, style in ((hidden, "-"), (found, ":")):
+    for values, style, width, label in ((hidden, "-", 1.5, name), (found, ":", 4, None)):
         total_db = response_db(values["track"]["parametric_eq"], i) + values["track"]["gain"]["gain_db"][i]
-        ax.semilogx(frequency_hz, total_db, f"C{i}{style}", linewidth=1.5 if style == "-" else 4, label=name * (style == "-"))
-ax.set(xlim=(30, 18000), xlabel="frequency (Hz)", ylabel="gain (dB)", title="Equaliser and fader: hidden (line), found (dots)")
+        ax.semilogx(frequency_hz, total_db, f"C{i}{style}", linewidth=width, label=label)
+ax.set(xlim=(30, 18000), xlabel="frequency (Hz)", ylabel="gain (dB)", title="Equaliser and fader: hidden, found (dots)")
 ax.legend()
 plt.show()
 

@@ -2,8 +2,8 @@
 Process a stream in blocks
 ==========================
 
-A channel strip runs on blocks as an audio interface delivers them: the blocks give what one call on the whole gives, and
-the time for each block shows how far from real time the strip is.
+A channel strip runs on blocks as an audio interface delivers them: the blocks give what one call on the whole gives,
+and the time for each block shows how far from real time the strip is.
 """
 
 import time
@@ -26,8 +26,8 @@ strip = dasp.modules.Chain(
 whole = strip(x)
 
 # %%
-# A :class:`dasp.modules.Stream` keeps the memory of all stages: states of filters, the gain of the compressor, and the past
-# that a reverberation still needs.  Blocks may be of any lengths, also of changing ones.
+# A :class:`dasp.modules.Stream` keeps the memory of all stages: states of filters, the gain of the compressor, and the
+# past that a reverberation still needs.  Blocks may be of any lengths, also of changing ones.
 
 stream = dasp.modules.Stream(strip)
 lengths = [1, 17, 480, 512, 4096, 1024]
@@ -41,8 +41,8 @@ print("what is remembered:", {name: tuple(value.shape) for name, value in stream
 assert error_db < -100
 
 # %%
-# The time for a block is divided by its duration: below 1 the strip keeps up.  A block costs some calls of torch whatever
-# its length, so that longer blocks are cheaper; the price is their latency.
+# The time for a block is divided by its duration: below 1 the strip keeps up.  A block costs some calls of torch
+# whatever its length, so that longer blocks are cheaper; the price is their latency.
 
 
 def real_time_factors(module: dasp.modules.Processor | dasp.modules.Chain, size: int) -> torch.Tensor:
@@ -56,7 +56,9 @@ def real_time_factors(module: dasp.modules.Processor | dasp.modules.Chain, size:
 
 sizes = [64, 128, 256, 512, 1024, 2048]
 modules = {"EQ": strip[0], "EQ and compressor": dasp.modules.Chain(strip[0], strip[1]), "with reverb of 0.5 s": strip}
-medians = {name: [real_time_factors(module, size).median().item() for size in sizes] for name, module in modules.items()}
+medians = {
+    name: [real_time_factors(module, size).median().item() for size in sizes] for name, module in modules.items()
+}
 print("\nreal-time factor for blocks of" + "".join(f"{size:>8}" for size in sizes))
 for name, factors in medians.items():
     print(f"{name:<30}" + "".join(f"{factor:8.3f}" for factor in factors))

@@ -2,8 +2,8 @@
 Train a network to mix
 ======================
 
-A small network learns to set the faders, pans and equalisers of a console from the tracks alone, in a plain torch loop,
-and is judged on songs that it has not heard.
+A small network learns to set the faders, pans and equalisers of a console from the tracks alone, in a plain torch
+loop, and is judged on songs that it has not heard.
 """
 
 import matplotlib.pyplot as plt
@@ -16,8 +16,8 @@ from dasp.mixing.recipe import DataPart, LossPart, TrainingPart
 
 # %%
 # The recipe says what to learn from: synthetic songs of three or four tracks, and the mix that is plausible for their
-# instruments as the target.  Songs to validate on have other seeds.  The loss is a distance of controls plus a tenth of a
-# distance of spectra of the mixes in dB.
+# instruments as the target.  Songs to validate on have other seeds.  The loss is a distance of controls plus a tenth of
+# a distance of spectra of the mixes in dB.
 
 sample_rate = 16000
 recipe = Recipe(
@@ -27,7 +27,9 @@ recipe = Recipe(
     sample_rate=sample_rate,
 )
 strip = dasp.modules.Chain(
-    dasp.modules.ParametricEQ(sample_rate, kinds=("low_shelf", "peaking", "high_shelf"), frequency_hz=[150, 1000, 5000]),
+    dasp.modules.ParametricEQ(
+        sample_rate, kinds=("low_shelf", "peaking", "high_shelf"), frequency_hz=[150, 1000, 5000]
+    ),
     dasp.modules.Gain(sample_rate),
     dasp.modules.StereoPanner(sample_rate),
 )
@@ -63,8 +65,8 @@ for _ in range(9):
         training.append(terms["stft"].item())
 
 # %%
-# A network that has learned no more than the mean setting is no mixer, so the mean of what it was trained on, the same for
-# every track, stands beside it.
+# A network that has learned no more than the mean setting is no mixer, so the mean of what it was trained on, the same
+# for every track, stands beside it.
 
 controls = controller.eval()(held_out["tracks"], held_out["mask"])
 settings = torch.cat([batch["controls"]["track"][batch["mask"]] for batch in batches]).mean(0)
@@ -81,8 +83,8 @@ for name, distance_db in distances.items():
 assert distances["the network, trained"] < distances["the mean setting for all tracks"]
 
 # %%
-# A minute of training teaches what is typical of an instrument: its level, mostly.  The controller that comes with dasp has
-# learned for half an hour (see :doc:`/train`).
+# A minute of training teaches what is typical of an instrument: its level, mostly.  The controller that comes with dasp
+# has learned for half an hour (see :doc:`/train`).
 
 true_db, found_db = (
     console.denormalize(which)["track"]["gain"]["gain_db"][held_out["mask"]].detach()
@@ -90,12 +92,14 @@ true_db, found_db = (
 )
 fig, (upper, lower) = plt.subplots(2, figsize=(5, 7), layout="constrained")
 upper.plot(training, "0.7", label="training, each batch")
-upper.plot(*zip(*validation, (len(training), distances["the network, trained"]), strict=True), "o-", label="held-out songs")
+upper.plot(
+    *zip(*validation, (len(training), distances["the network, trained"]), strict=True), "o-", label="held-out songs"
+)
 upper.set(xlabel="step", ylabel="spectral distance (dB)", ylim=(0, 20), title="Distance of the mixes to their targets")
 upper.legend()
 lower.plot(true_db, found_db, "o")
 lower.axline((-10, -10), slope=1, color="k", linewidth=0.8)
-lower.set(xlabel="fader of the target (dB)", ylabel="fader of the network (dB)", title="Faders of the tracks of held-out songs")
+lower.set(xlabel="fader of the target (dB)", ylabel="fader of the network (dB)", title="Faders of held-out songs")
 plt.show()
 
 # %%

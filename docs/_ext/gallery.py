@@ -27,15 +27,15 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     "compressor_recovery",
     "eq_matching",
+    "filter_sweep",
     "blind_reverb",
     "reverse_engineer_a_mix",
     "black_box_spsa",
-
-
     "loudness_normalisation",
-
+    "ducking",
+    "eq_network",
     "train_a_controller",
-
+    "new_processor",
     "streaming",
     "compiled_chain",
 )
@@ -51,7 +51,7 @@ def order(name: str) -> int:
 
 
 def reset(gallery_conf: Mapping[str, Any], name: str, when: str) -> None:
-    """Before an example: generators seeded, warnings errors but for those that tests ignore.  After it: all as it was."""
+    """Before an example, seeds generators and makes warnings errors, as in the tests; after it, all is as it was."""
     _undo.close()
     if when == "after":
         return
