@@ -23,6 +23,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "benchmark_tables",
     "declarations",
+    "gallery",
 ]
 exclude_patterns = ["_build"]
 # In docstrings a word in backticks is code.

@@ -83,9 +83,12 @@ fig, axes = plt.subplots(2, figsize=(5, 7), layout="constrained")
 for ax, truth, guess, name in zip(axes, true.T, found.T, ("decay (s)", "mix"), strict=True):
     values = (truth.exp(), guess.exp()) if name != "mix" else (truth, guess)
     ax.plot(*values, "o")
-    ax.axline((0.3, 0.3), slope=1, color="k", linewidth=0.8)
+    ax.plot(*2 * [[values[0].min(), values[0].max()]], "k", linewidth=0.8)
     ax.set(xlabel=f"true {name}", ylabel=f"found {name}", title=f"Found and true {name}, 40 wet recordings")
 axes[0].set(xscale="log", yscale="log")
+for axis in (axes[0].xaxis, axes[0].yaxis):
+    axis.set_ticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
+    axis.minorticks_off()
 plt.show()
 
 # %%

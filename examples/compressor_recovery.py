@@ -25,8 +25,8 @@ y = F.compressor(x, sample_rate, **hidden)
 
 # %%
 # All six controls are learned.  Threshold, ratio and makeup gain trade against each other, which makes a long, narrow
-# valley, in which plain gradient descent takes thousands of steps.  L-BFGS, which learns the curvature from the
-# gradients, takes a hundred.  The loss is the level of the error relative to the output.
+# valley, along which plain gradient descent crawls.  L-BFGS learns the curvature from the gradients.  The loss is the
+# level of the error relative to the output.
 
 
 def fit(x: torch.Tensor, y: torch.Tensor) -> tuple[dict[str, float], list[float]]:

@@ -60,7 +60,7 @@ for name, controls in (("no ducking", None), ("start", start), ("trained", found
     above = (voice_lufs - F.momentary_loudness(y, sample_rate))[sings]
     share = 100 * (above > 6).float().mean()
     print(f"{name:<22}{above.median():23.1f} LU{share:11.0f} %{gain[pause].mean():15.1f} dB")
-print({name: round(value.item(), 2) for name, value in found.items()})
+print("found:", ", ".join(f"{name} {found[name]:.4g}" for name in start))
 assert above.median() > 8
 
 # %%
@@ -68,8 +68,8 @@ fig, (upper, lower) = plt.subplots(2, figsize=(5, 6), layout="constrained", shar
 window_s = 0.2 + 0.1 * torch.arange(len(voice_lufs))
 for name, x, style in (("voice", voice, "C0"), ("music", music, "0.7"), ("music, ducked", ducked, "C1")):
     upper.plot(window_s, F.momentary_loudness(x, sample_rate), style, label=name)
-upper.set(ylim=(-45, -10), ylabel="loudness (LUFS)", title="Momentary loudness of voice and music")
-upper.legend(loc="lower right")
+upper.set(ylim=(-45, -8), ylabel="loudness (LUFS)", title="Momentary loudness of voice and music")
+upper.legend(loc="upper center", ncols=3)
 lower.plot(torch.arange(voice.shape[-1]) / sample_rate, gain_db[0])
 lower.set(xlabel="time (s)", ylabel="gain (dB)", title="Gain of the music, from the voice as side-chain")
 plt.show()

@@ -1,9 +1,9 @@
 """The programs in `examples/` do what they say.
 
 Those of the gallery assert what they claim.  All of them run when the documentation is built (`make docs`, a part of
-`.ci/run`), where an error or a warning in one fails the build.  Running them here as well would cost a minute for nothing:
-two of the quickest run in every test run, that a failure is met early, and the rest are marked slow, for whoever does not
-build the documentation.
+`.ci/run`), where an error or a warning fails the build.  Running them here as well would cost a minute for nothing: two
+of the quickest run in every test run, so that a failure is met early, and the rest are marked slow, for whoever does
+not build the documentation.
 """
 
 from __future__ import annotations

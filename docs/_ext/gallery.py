@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from docutils import nodes
+from sphinx.application import Sphinx
 from sphinx_gallery.scrapers import matplotlib_scraper
 from torch import Tensor
 
@@ -106,3 +108,16 @@ def _player(name: str, samples: np.ndarray, sample_rate: int) -> list[str]:
         f"<figure><figcaption>{name}</figcaption>",
         f'<audio controls preload="none" aria-label="{name}" src="{source}"></audio></figure>',
     ]
+
+
+def _name_thumbnails(app: Sphinx, doctree: nodes.document) -> None:
+    """Gives the pictures of the overview an alternative text, which sphinx-gallery leaves empty."""
+    for image in doctree.findall(nodes.image):
+        place, _, name = image["uri"].rpartition("sphx_glr_")
+        if place and name.endswith("_thumb.png"):
+            image["alt"] = f"A plot of {name.removesuffix('_thumb.png').replace('_', ' ')}"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-read", _name_thumbnails)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
