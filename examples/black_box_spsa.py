@@ -79,6 +79,7 @@ for name in effect.controls:
     print(f"{name:<12}" + "".join(f"{effect.denormalize(u)[name]:13.2f}" for u in columns.values()))
 assert max((by_spsa - hidden).abs().max(), (by_differences - hidden).abs().max()) < 0.1
 
+# %%
 fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
 ax.plot(*spsa_curve, label="SPSA, two draws")
 ax.plot(*differences_curve, label="finite differences")

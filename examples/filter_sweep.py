@@ -64,7 +64,7 @@ ax.semilogy(time_s, found_hz, "C1--", label="found")
 ax.set(
     xlabel="time (s)",
     ylabel="cut-off frequency (Hz)",
-    ylim=(200, 9000),
+    ylim=(200, 20000),
     title="Cut-off of the low-pass, hidden and found",
 )
 ax.legend(ncols=2)

@@ -1,6 +1,6 @@
 """
-Add a processor
-===============
+Write a processor of one's own
+==============================
 
 A function whose signature declares its controls is a processor, with a module form and normalised control.  This one
 is made of others; it is checked and trained at once.
@@ -56,7 +56,7 @@ for shape in ((2,), (2, 1, 50)):
     print(f"controls {shape}: gradients agree: {agrees}")
 
 # %%
-# It is trained, in a chain with an equaliser, on what hidden settings make of a song.
+# It is trained, in a chain with a gain, on what hidden settings make of a song.
 
 sample_rate = 44100
 song = dasp.mixing.multitrack(seed=3, seconds=4.0, sample_rate=sample_rate, names=["bass", "keys", "snare"])

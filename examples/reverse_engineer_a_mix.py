@@ -71,6 +71,7 @@ error = console.mix(song.tracks, found) - mix
 print(f"error of the mix: {10 * (error.square().sum() / mix.square().sum()).log10():.0f} dB")
 assert error.square().sum() < 1e-5 * mix.square().sum()
 
+# %%
 fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
 frequency_hz = torch.fft.rfftfreq(8192, 1 / sample_rate)
 for i, name in enumerate(song.names):

@@ -15,6 +15,8 @@ import dasp.mixing
 import dasp.modules
 
 # %%
+# Equaliser, compressor and reverberation, and what they make of a song in one call.
+
 sample_rate = 48000
 song = dasp.mixing.multitrack(seed=4, seconds=5.0, sample_rate=sample_rate, num_tracks=6)
 x = 0.2 * song.tracks.sum(0)
@@ -37,7 +39,8 @@ while rest.shape[-1]:
     blocks.append(stream(block))
 error_db = 20 * ((torch.cat(blocks, -1) - whole).abs().amax() / whole.abs().amax()).log10()
 print(f"{len(blocks)} blocks of {min(lengths)} to {max(lengths)} samples: off by {error_db:.0f} dB from one call")
-print("what is remembered:", {name: tuple(value.shape) for name, value in stream.state.items()})
+for name, value in stream.state.items():
+    print(f"remembered: {name} {tuple(value.shape)}")
 assert error_db < -100
 
 # %%

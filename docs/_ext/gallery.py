@@ -106,7 +106,7 @@ def _player(name: str, samples: np.ndarray, sample_rate: int) -> list[str]:
     source = f"data:audio/mpeg;base64,{data}"
     return [
         f"<figure><figcaption>{name}</figcaption>",
-        f'<audio controls preload="none" aria-label="{name}" src="{source}"></audio></figure>',
+        f'<audio controls preload="metadata" aria-label="{name}" src="{source}"></audio></figure>',
     ]
 
 
