@@ -94,9 +94,9 @@ check-docs: docs $(SITE)
 	$(BIN)/python docs/check_site.py docs/_build/html $(ARGS)
 
 clean:
-	rm -rf build dist *.egg-info docs/_build demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info docs/_build docs/gallery demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f dasp/kernels/cpu/_dasp_cpu.* $(KERNELS)
-	find dasp tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find dasp tests benchmarks docs examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
 	rm -rf $(VENV)

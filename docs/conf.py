@@ -19,10 +19,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "accessible",
     "benchmark_tables",
     "citation",
     "declarations",
+    "gallery",
     "illustrations",
 ]
 exclude_patterns = ["_build"]
@@ -55,3 +57,22 @@ pygments_style = "default"
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    # That one is a program with options, for plug-ins that pedalboard loads.
+    "ignore_pattern": "fit_plugin_chain",
+    "filename_pattern": "",
+    "within_subsection_order": "gallery.order",
+    "reset_modules": ("matplotlib", "gallery.reset"),
+    "reset_modules_order": "both",
+    "image_scrapers": ("gallery.scrape",),
+    "image_srcset": ["2x"],
+    "capture_repr": (),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "notebook_extensions": set(),
+    "show_signature": False,
+    "write_computation_times": False,
+}

@@ -1,22 +1,64 @@
-"""The programs in `examples/` do what they say."""
+"""The programs in `examples/` do what they say.
+
+Those of the gallery assert what they claim.  All of them run when the documentation is built (`make docs`, a part of
+`.ci/run`), where an error or a warning fails the build.  Running them here as well would cost a minute for nothing: two
+of the quickest run in every test run, so that a failure is met early, and the rest are marked slow, for whoever does
+not build the documentation.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+import dasp
 import dasp.io
 from benchmarks.gradient_routes import plugin_chain
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "examples" / "fit_plugin_chain.py"
+GALLERY = sorted(path for path in PROGRAM.parent.glob("*.py") if path != PROGRAM)
+QUICK = ("compressor_recovery", "ducking")
 RECORDING = ROOT.parent / "shared" / "multitrack" / "reference_mix.flac"
+
+
+@pytest.fixture
+def _as_before() -> Iterator[None]:
+    """Examples draw without a window, and what they register is forgotten."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    registered = dict(dasp.PROCESSORS)
+    yield
+    matplotlib.pyplot.close("all")
+    for name in dasp.PROCESSORS.keys() - registered.keys():
+        del dasp.PROCESSORS[name]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow) for path in GALLERY],
+)
+@pytest.mark.usefixtures("_as_before")
+def test_examples_of_the_gallery_keep_their_claims(path, capsys):
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+def test_examples_of_the_gallery_are_short_and_public(path):
+    text = path.read_text()
+    code = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(code) <= 80
+    assert "import dasp._" not in text
+    assert "from dasp._" not in text
 
 
 def run(*arguments):
