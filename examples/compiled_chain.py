@@ -29,8 +29,9 @@ def strip(x: torch.Tensor, gain_db: torch.Tensor, threshold_db: torch.Tensor, dr
 
 
 # %%
-# Inductor, the usual backend, translates what is not a kernel of dasp to C++ and needs a compiler.  Without one the
-# graph is traced as a whole all the same, by a backend that runs it piece by piece and saves nothing.
+# Inductor, the usual backend, translates what is not a kernel of dasp to C++, needs a compiler for that, and keeps the
+# result on disk, so that the program starts faster when it runs again.  Without a compiler the graph is traced as a
+# whole all the same, by a backend that runs it piece by piece and saves nothing.
 
 compiler = next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)
 backend = "inductor" if compiler else "aot_eager"

@@ -270,6 +270,10 @@ class Chain(nn.Sequential):
             raise ValueError(f"Chain: sample_rate differs between stages: {sorted(rates)}")
         super().__init__(*processors)
 
+    def __getitem__(self, index: slice | int) -> Any:
+        """A stage, or a chain of some of the stages, which are shared."""
+        return Chain(*list(self.stages().values())[index]) if isinstance(index, slice) else super().__getitem__(index)
+
     @property
     def sample_rate(self) -> float:
         """Sample rate in Hz."""

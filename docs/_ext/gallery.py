@@ -1,4 +1,4 @@
-"""The gallery: examples run from one state, warnings are errors, and what an example calls `sounds` becomes players."""
+"""The gallery: examples run from one state, warnings are errors, and `sounds` become players."""
 
 from __future__ import annotations
 

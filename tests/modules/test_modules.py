@@ -279,3 +279,12 @@ def test_every_subclass_is_public():
     for cls in (cls for cls in M.Processor.__subclasses__() if cls.__module__.startswith("dasp.")):
         assert cls.__name__ in M.__all__
         assert dasp.PROCESSORS[cls.spec.name].function is cls.function
+
+
+def test_a_part_of_a_chain_is_a_chain_of_the_same_stages():
+    chain = M.Chain(M.Gain(RATE), M.Compressor(RATE), M.StereoPanner(RATE))
+    part = chain[1:]
+    assert isinstance(part, M.Chain)
+    assert list(part) == [chain[1], chain[2]]
+    with pytest.raises(ValueError, match="expected at least one processor"):
+        chain[:0]
