@@ -268,7 +268,8 @@ def recorded(
     end = min(y.shape[-1], loaded.tracks[0].shape[-1])
     x, y = torch.stack([track.mean(0, keepdim=True)[..., :end] for track in loaded.tracks]), y[..., :end]
     mixes = {**simple(x, y, controller.console, 0), "without reference": _mixed(controller, x)}
-    mixes["with reference"] = _mixed(controller, x, y)
+    if controller.config["reference"]:
+        mixes["with reference"] = _mixed(controller, x, y)
     if with_fit:
         mixes["fit"] = _fitted(controller.console, x, y, size.fit_steps)
     stimuli.write("recorded", {"reference": y, **mixes}, rate)
@@ -383,7 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Another sample rate is shown at one number of tracks.
             for tracks in size.tracks if position == 0 else size.tracks[1:2]:
                 rows += without_reference(controller, tracks, size, stimuli, options.fit and position == 0)
-                rows += with_reference(controller, tracks, size, stimuli)
+                if controller.config["reference"]:
+                    rows += with_reference(controller, tracks, size, stimuli)
         controller = _controller(options.model, size.sample_rates[0])
         if _SHARED.is_dir():
             rows += recorded(controller, _SHARED, stimuli, options.fit, size)

@@ -146,6 +146,11 @@ class Faust(NamedTuple):
     Attributes:
         text: Its source.
         left_out: Stages of the section that it has no counterpart of, such as "noise_shaped_reverb".
+
+    Example:
+        >>> room = dasp.modules.Chain(dasp.modules.NoiseShapedReverb(44100), dasp.modules.Gain(44100))
+        >>> dasp.interchange.to_faust(room).left_out
+        ('noise_shaped_reverb',)
     """
 
     text: str

@@ -84,11 +84,13 @@ def test_a_summary_is_the_mean_over_songs():
     assert "controller" in mixing.table([mean])
 
 
-def test_a_model_is_evaluated_and_its_mixes_are_written_at_one_loudness(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("hears_references", [True, False])
+def test_a_model_is_evaluated_and_its_mixes_are_written_at_one_loudness(
+    tmp_path, monkeypatch, capsys, hears_references
+):
     path = tmp_path / "model.safetensors"
-    DeepSetController(DifferentiableMixingConsole(44100), features=4, hidden=4, encoder_options={"channels": 4}).save(
-        path
-    )
+    small = {"features": 4, "hidden": 4, "encoder_options": {"channels": 4}, "reference": hears_references}
+    DeepSetController(DifferentiableMixingConsole(44100), **small).save(path)
     monkeypatch.setattr(mixing, "QUICK", mixing.Size(1, 1.5, (2,), (44100,), 1))
     monkeypatch.setattr(mixing, "_SHARED", tmp_path / "none")
     monkeypatch.setattr(mixing, "permutation", lambda controller, size: 0.0)
@@ -101,7 +103,7 @@ def test_a_model_is_evaluated_and_its_mixes_are_written_at_one_loudness(tmp_path
     assert "best simple mix" in capsys.readouterr().err
     assert (tmp_path / "a.json").exists()
     files = sorted((tmp_path / "s").rglob("*.wav"))
-    assert len(files) == 6 + 5
+    assert len(files) == 6 + 5 * hears_references
     levels = [mixing.F.integrated_loudness(torch.from_numpy(soundfile.read(f)[0].T.copy()), 44100) for f in files[:6]]
     assert max(levels) - min(levels) < 0.1
     assert isinstance(Controller.load(path), DeepSetController)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import socket
 import sys
 from pathlib import Path
@@ -116,9 +115,12 @@ def test_the_readme_quotes_these_results():
     assert f"of {len(status)} targets that the project sets itself this run misses {misses} and cannot" in said
 
 
-def test_every_library_of_the_results_is_drawn():
-    styles = runpy.run_path(str(DOCS / "figures" / "benchmarks.py"))["STYLES"]
-    assert {row["library"] for row in DOCUMENT["rows"]} <= set(styles)
+def test_every_library_of_the_results_is_drawn(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(DOCS))
+    from figures.benchmarks import STYLES
+
+    assert {row["library"] for row in DOCUMENT["rows"]} <= set(STYLES)
 
 
 def test_results_of_another_schema_are_refused(extension, tmp_path):
