@@ -58,8 +58,8 @@ def _repair(app: Sphinx, page: str, template: str, context: dict[str, Any], docu
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
-    # Wide tables scroll, and the keyboard scrolls what has the focus.
-    app.add_js_file("tables.js", loading_method="defer")
+    # What is wider than the page scrolls, and the keyboard scrolls what has the focus.
+    app.add_js_file("wide.js", loading_method="defer")
     # After the theme's own handlers.
     app.connect("html-page-context", _repair, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
