@@ -130,12 +130,26 @@ def test_a_restart_leads_out_of_a_local_minimum(tracks):
 
 
 def test_a_restart_obeys_locks(tracks):
-    obey = Constraints(equalized_console(), ["a", "b", "c"], locks={"b.parametric_eq.*": None})
-    console, refinement, _ = stuck(tracks, obey)
+    locks = {"b.parametric_eq.q[0]": 0.6}
+    console, refinement, _ = stuck(tracks, Constraints(equalized_console(), ["a", "b", "c"], locks))
     before = refinement.controls["track"].clone()
+    # Otherwise nothing would be tried.
+    assert refinement.unexplained() < 1e-2
     run_restart(console, refinement)
-    columns = [name.startswith("parametric_eq") for name in console.control_names("track")]
-    assert torch.equal(refinement.controls["track"][1, columns], before[1, columns])
+    after = refinement.controls["track"]
+    place = console.control_names("track").index("parametric_eq.q[0]")
+    assert not torch.equal(after[1], before[1])
+    assert after[1, place] == before[1, place]
+
+
+def test_constraints_of_one_track_are_those_it_has_among_others():
+    console = equalized_console()
+    obey = Constraints(console, ["a", "b", "c"], {"b.pan": 0.5}, {"b.gain_db": (-6.0, 0.0), "a.gain_db": (-3.0, 3.0)})
+    u = console.random_controls(3, torch.Generator().manual_seed(2))
+    for track in range(3):
+        alone = obey.of_track(track)
+        assert torch.equal(alone({"track": u["track"][track : track + 1]})["track"][0], obey(u)["track"][track])
+        assert torch.equal(alone.free("track")[0], obey.free("track")[track])
 
 
 def test_what_is_wanted_of_a_strip_is_the_missing_filter(tracks):
